@@ -1,0 +1,15 @@
+//! Times as text: UTC, ISO 8601 with microseconds and no zone, as all records of Commissaire write them.
+
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+
+/// The time now, `2026-11-22T12:00:00.000000`.
+pub fn timestamp() -> String {
+    format_time(SystemTime::now())
+}
+
+/// `time` as text.
+pub fn format_time(time: SystemTime) -> String {
+    Timestamp::try_from(time).unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%S%.6f").to_string()
+}
