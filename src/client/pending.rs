@@ -1,0 +1,109 @@
+//! Calls that wait for an answer: a small type without IO.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+/// The calls of one client that wait, by correlation.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pending(Arc<Mutex<Calls>>);
+
+#[derive(Debug, Default)]
+struct Calls {
+    waiting: HashMap<u128, oneshot::Sender<Bytes>>,
+    strays: u64,
+}
+
+/// One call's place. Dropping it forgets the call.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pending: Pending,
+    pub(super) correlation: u128,
+    answer: oneshot::Receiver<Bytes>,
+}
+
+impl Pending {
+    /// A place for a new call, under a correlation that nobody can guess.
+    pub(super) fn enter(&self) -> Waiting {
+        let (sender, answer) = oneshot::channel();
+        let correlation = rand::random();
+        self.lock().waiting.insert(correlation, sender);
+        Waiting { pending: self.clone(), correlation, answer }
+    }
+
+    /// Hands `body` to the call that waits for it. An answer that is late, forged or there for the second time is
+    /// dropped and counted.
+    pub(super) fn answer(&self, correlation: Option<u128>, body: Bytes) {
+        let mut calls = self.lock();
+        match correlation.and_then(|correlation| calls.waiting.remove(&correlation)) {
+            Some(sender) => {
+                if sender.send(body).is_err() {
+                    calls.strays += 1;
+                }
+            }
+            None => calls.strays += 1,
+        }
+    }
+
+    /// Ends every wait: answers may have been lost.
+    pub(super) fn fail_all(&self) {
+        self.lock().waiting.clear();
+    }
+
+    /// How many answers nobody waited for.
+    #[cfg(test)]
+    pub(super) fn strays(&self) -> u64 {
+        self.lock().strays
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Calls> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// The answer; `None` when it may have been lost. Cancel-safe.
+    pub(super) async fn answer(&mut self) -> Option<Bytes> {
+        (&mut self.answer).await.ok()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.pending.lock().waiting.remove(&self.correlation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_resolves_its_own_call_once() {
+        let pending = Pending::default();
+        let (mut one, mut two) = (pending.enter(), pending.enter());
+        pending.answer(Some(two.correlation), Bytes::from_static(b"2"));
+        pending.answer(Some(one.correlation), Bytes::from_static(b"1"));
+        pending.answer(Some(one.correlation), Bytes::from_static(b"again"));
+        assert_eq!(one.answer().await.as_deref(), Some(&b"1"[..]));
+        assert_eq!(two.answer().await.as_deref(), Some(&b"2"[..]));
+        assert_eq!(pending.strays(), 1);
+    }
+
+    #[tokio::test]
+    async fn forged_and_late_answers_are_dropped_and_counted() {
+        let pending = Pending::default();
+        let gone = pending.enter();
+        let correlation = gone.correlation;
+        drop(gone);
+        pending.answer(Some(correlation), Bytes::new());
+        pending.answer(Some(7), Bytes::new());
+        pending.answer(None, Bytes::new());
+        assert_eq!(pending.strays(), 3);
+        assert!(pending.lock().waiting.is_empty());
+    }
+}

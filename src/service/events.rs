@@ -1,0 +1,135 @@
+//! Hearing events.
+
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
+
+use super::{Context, RetryPolicy, jobs::Ending, router::trace_of};
+use crate::{
+    client::Client,
+    contract::Event,
+    delivery::Delivery,
+    jsonrpc::RpcError,
+    metrics::Metrics,
+    subscription::{Gap, Received, Subscription},
+};
+
+/// How many events are in hand at one time; one is worked on.
+pub(super) const PREFETCH: u16 = 64;
+
+/// What an event handler gets.
+#[derive(Debug)]
+pub enum Notice<E> {
+    /// Something happened.
+    Event(E),
+    /// Events may be missing before the next: look at the source of truth.
+    Gap(Gap),
+}
+
+/// A handler of events before the service runs.
+pub(super) struct Listener {
+    pub(super) pattern: &'static str,
+    pub(super) durable: Option<&'static str>,
+    hear: Hear,
+}
+
+type Hear = Arc<dyn Fn(Notice<Bytes>, Context) -> BoxFuture<'static, Result<(), RpcError>> + Send + Sync>;
+
+/// A handler of events at work.
+pub(super) struct Ear {
+    listener: Listener,
+    client: Client,
+    end: Ending,
+}
+
+pub(super) fn listener<S, E, F, R>(
+    pattern: &'static str,
+    durable: Option<&'static str>,
+    state: Arc<S>,
+    handler: F,
+) -> Listener
+where
+    S: Send + Sync + 'static,
+    E: Event,
+    F: Fn(Arc<S>, Notice<E>, Context) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<(), RpcError>> + Send + 'static,
+{
+    let hear = move |notice: Notice<Bytes>, context: Context| {
+        let notice = match notice {
+            Notice::Gap(gap) => Ok(Notice::Gap(gap)),
+            Notice::Event(body) => serde_json::from_slice(&body).map(Notice::Event).map_err(|e| {
+                let text = format!(
+                    "the event is not what its contract says, at line {} column {}",
+                    e.line(),
+                    e.column()
+                );
+                RpcError::new(RpcError::INVALID_PARAMS, text)
+            }),
+        };
+        let ready = notice.map(|notice| handler(state.clone(), notice, context));
+        async move { ready?.await }.boxed()
+    };
+    Listener { pattern, durable, hear: Arc::new(hear) }
+}
+
+impl Ear {
+    pub(super) fn new(
+        listener: Listener,
+        client: Client,
+        policy: RetryPolicy,
+        metrics: Metrics,
+        source: String,
+    ) -> Self {
+        Self { listener, client, end: Ending { policy, metrics, source } }
+    }
+
+    /// Hears one event after another until the subscription ends.
+    pub(super) fn listen(self, mut heard: Subscription) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            while let Some(received) = heard.next().await {
+                match received {
+                    Received::Delivery(delivery) => self.hear(delivery).await,
+                    Received::Gap(gap) => {
+                        tracing::info!(source = %self.end.source, reason = gap.reason, "events may be missing");
+                        let trace = crate::trace::Trace::start();
+                        let client = self.client.within(None, trace);
+                        // A gap has no routing key; the pattern's words that are exact would not name one either.
+                        let Ok(key) = crate::address::Key::new("gap") else { continue };
+                        let context = Context { client, key, deadline: None, attempt: 1, trace };
+                        if let Err(error) = self.run(Notice::Gap(gap), context).await {
+                            tracing::warn!(source = %self.end.source, %error, "a gap was not handled");
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    async fn hear(&self, delivery: Delivery) {
+        if self.end.crashed_too_often(&delivery) {
+            return self.end.dead(delivery, "crashes", "its consumers died with it in hand").await;
+        }
+        let message = delivery.message();
+        let Some(key) = message.address().key().cloned() else { return };
+        let trace = trace_of(message);
+        let client = self.client.within(None, trace);
+        let context = Context { client, key, deadline: None, attempt: delivery.attempt(), trace };
+        let outcome = self.run(Notice::Event(message.body().clone()), context).await;
+        match (&self.listener.durable, outcome) {
+            (Some(_), outcome) => self.end.settle(delivery, outcome.map_err(Into::into)).await,
+            (None, Ok(())) => {}
+            (None, Err(error)) => {
+                tracing::warn!(source = %self.end.source, %error, "an event was not handled");
+            }
+        }
+    }
+
+    async fn run(&self, notice: Notice<Bytes>, context: Context) -> Result<(), RpcError> {
+        let run = AssertUnwindSafe(async { (self.listener.hear)(notice, context).await });
+        run.catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!(source = %self.end.source, "an event handler panicked");
+            Err(RpcError::internal())
+        })
+    }
+}

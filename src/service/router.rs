@@ -1,0 +1,249 @@
+//! From a request to the method that answers it, and back to who asked.
+
+use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc};
+
+use async_trait::async_trait;
+use futures_util::{FutureExt, future::join_all};
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Context, cancel::InFlight};
+use crate::{
+    address::Address,
+    bus::Bus,
+    client::Client,
+    contract::{Job, Method},
+    delivery::Delivery,
+    error::{Error, ErrorKind, Result},
+    handler::{Call, Handler, Outcome},
+    jsonrpc::{
+        Incoming, Invalid, Request, Response, RpcError, from_params, read_request, write_batch,
+        write_response,
+    },
+    message::{Message, header},
+    trace::Trace,
+};
+
+/// Makes a handler once there is a client for its [`Context`].
+pub(super) type Build = Box<dyn FnOnce(&Client) -> Arc<dyn Handler> + Send>;
+/// Methods by the last word of their routing keys.
+pub(super) type Table = HashMap<String, Arc<dyn Handler>>;
+
+/// The methods of one service address.
+pub(super) struct Router {
+    pub(super) table: Table,
+    pub(super) bus: Arc<dyn Bus>,
+    pub(super) calls: InFlight,
+}
+
+impl Router {
+    /// Answers what `delivery` asks, unless its caller has gone or its deadline passes first.
+    pub(super) async fn answer(self: Arc<Self>, delivery: Delivery) {
+        let message = delivery.message();
+        let deadline = message.ttl().map(|ttl| Instant::now() + ttl);
+        let correlation = message.headers().get(header::CORRELATION);
+        let Some(entered) = self.calls.enter(correlation) else { return settle(delivery).await };
+        let response = tokio::select! {
+            biased;
+            () = entered.cancelled() => None,
+            response = self.respond(message, deadline) => response,
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => None,
+        };
+        if let (Some(body), Some(inbox)) = (response, message.reply_to()) {
+            self.reply(Address::Inbox(inbox), body, correlation).await;
+        }
+        drop(entered);
+        settle(delivery).await;
+    }
+
+    /// The body of the response, if there is to be one.
+    async fn respond(&self, message: &Message, deadline: Option<Instant>) -> Option<Vec<u8>> {
+        match read_request(message.body()) {
+            Err(Invalid { id, error }) => Some(write_response(&Response::new(id, Err(error)))),
+            Ok(Incoming::One(request)) => {
+                let response = self.run(message, request, deadline, false).await?;
+                Some(write_response(&response))
+            }
+            Ok(Incoming::Batch(requests)) => {
+                let runs = requests.into_iter().map(|request| self.run(message, request, deadline, true));
+                let responses: Vec<Response> = join_all(runs).await.into_iter().flatten().collect();
+                (!responses.is_empty()).then(|| write_batch(&responses))
+            }
+        }
+    }
+
+    /// The response to one request; a notification has none.
+    async fn run(
+        &self,
+        message: &Message,
+        request: std::result::Result<Request, Invalid>,
+        deadline: Option<Instant>,
+        batch: bool,
+    ) -> Option<Response> {
+        let request = match request {
+            Ok(request) => request,
+            Err(Invalid { id, error }) => return Some(Response::new(id, Err(error))),
+        };
+        let outcome = self.call(message, &request.method, request.params, deadline, batch).await;
+        request.id.map(|id| Response::new(id, outcome))
+    }
+
+    async fn call(
+        &self,
+        message: &Message,
+        method: &str,
+        params: Option<Box<RawValue>>,
+        deadline: Option<Instant>,
+        batch: bool,
+    ) -> std::result::Result<Box<RawValue>, RpcError> {
+        let Some(key) = message.address().key() else { return Err(RpcError::internal()) };
+        if !batch && key.last() != method {
+            let text =
+                format!("invalid request: member method must be the last word of the routing key {key}");
+            return Err(RpcError::new(RpcError::INVALID_REQUEST, text));
+        }
+        let Some(handler) = self.table.get(method) else {
+            return Err(RpcError::new(
+                RpcError::METHOD_NOT_FOUND,
+                format!("method not found: {}", shown(method)),
+            ));
+        };
+        let trace = trace_of(message);
+        let call = Call { key: key.clone(), params, deadline, idempotent: false, attempt: 1, trace };
+        match guarded(handler, call).await {
+            Ok(result) => Ok(result),
+            Err(error) => {
+                let answer = match error.remote() {
+                    Some(_) => None,
+                    None => Some(error.chain()),
+                };
+                let error = RpcError::from(error);
+                if let Some(inside) = answer {
+                    tracing::warn!(%key, %trace, code = error.code, error = %inside, "a call failed inside the service");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn reply(&self, inbox: Address, body: Vec<u8>, correlation: Option<&str>) {
+        let answer = |body: Vec<u8>| {
+            let message = Message::new(inbox.clone(), body)?;
+            match correlation {
+                Some(correlation) => message.with(header::CORRELATION, correlation),
+                None => Ok(message),
+            }
+        };
+        let message = answer(body).or_else(|error| match error.kind() {
+            ErrorKind::TooLarge => {
+                let text = "the answer is larger than the bus carries: ask for less at a time";
+                let error = RpcError::new(RpcError::TOO_LARGE, text);
+                answer(write_response(&Response::new(crate::jsonrpc::Id::null(), Err(error))))
+            }
+            _ => Err(error),
+        });
+        let sent = match message {
+            Ok(message) => self.bus.publish(message).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            tracing::warn!(%error, "an answer was not sent");
+        }
+    }
+}
+
+/// Runs `handler`; a panic is an internal error, and its text stays here.
+pub(super) async fn guarded(handler: &Arc<dyn Handler>, call: Call) -> Outcome {
+    let key = call.key.clone();
+    match AssertUnwindSafe(handler.call(call)).catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            tracing::error!(%key, "a handler panicked");
+            Err(RpcError::internal().into())
+        }
+    }
+}
+
+/// The trace that `message` belongs to.
+pub(super) fn trace_of(message: &Message) -> Trace {
+    message.headers().get(header::TRACEPARENT).and_then(Trace::parse).map_or_else(Trace::start, Trace::child)
+}
+
+/// The handler of a method.
+pub(super) fn method<M, S, F, R>(state: Arc<S>, handler: F) -> Build
+where
+    M: Method,
+    S: Send + Sync + 'static,
+    F: Fn(Arc<S>, M::Params, Context) -> R + Send + Sync + 'static,
+    R: Future<Output = std::result::Result<M::Output, RpcError>> + Send + 'static,
+{
+    Box::new(move |client| {
+        let client = client.clone();
+        Arc::new(Typed(move |call: Call| {
+            let ready = from_params(call.params.as_deref())
+                .map(|params| handler(state.clone(), params, context(&client, &call)));
+            async move {
+                let output = ready?.await?;
+                to_raw_value(&output)
+                    .map_err(|e| Error::malformed("the answer cannot be written as JSON").because(e))
+            }
+        }))
+    })
+}
+
+/// The handler of a job.
+pub(super) fn job<J, S, F, R>(state: Arc<S>, handler: F) -> Build
+where
+    J: Job,
+    S: Send + Sync + 'static,
+    F: Fn(Arc<S>, J::Params, Context) -> R + Send + Sync + 'static,
+    R: Future<Output = std::result::Result<(), RpcError>> + Send + 'static,
+{
+    Box::new(move |client| {
+        let client = client.clone();
+        Arc::new(Typed(move |call: Call| {
+            let ready = from_params(call.params.as_deref())
+                .map(|params| handler(state.clone(), params, context(&client, &call)));
+            async move {
+                ready?.await?;
+                Ok(RawValue::NULL.to_owned())
+            }
+        }))
+    })
+}
+
+fn context(client: &Client, call: &Call) -> Context {
+    let client = client.within(call.deadline, call.trace);
+    Context {
+        client,
+        key: call.key.clone(),
+        deadline: call.deadline,
+        attempt: call.attempt,
+        trace: call.trace,
+    }
+}
+
+/// A handler made of a function.
+struct Typed<F>(F);
+
+#[async_trait]
+impl<F, R> Handler for Typed<F>
+where
+    F: Fn(Call) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<Box<RawValue>>> + Send + 'static,
+{
+    async fn call(&self, call: Call) -> Outcome {
+        (self.0)(call).await
+    }
+}
+
+async fn settle(delivery: Delivery) {
+    if let Err(error) = delivery.ack().await {
+        tracing::debug!(%error, "a call was not acknowledged");
+    }
+}
+
+/// What a caller sent, safe to show and short.
+fn shown(text: &str) -> String {
+    text.escape_default().take(64).collect()
+}
