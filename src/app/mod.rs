@@ -1,0 +1,21 @@
+//! What every program does: flags, configuration, logging, signals, health, and an exit code that scripts can use.
+
+mod admin;
+mod exit;
+mod finish;
+mod logging;
+mod place;
+mod process;
+mod program;
+mod services;
+mod start;
+
+pub use admin::{Admin, Health};
+pub use exit::Exit;
+pub use finish::{Failure, Instance, until_told};
+pub use logging::{Verbosity, log_to_stderr};
+pub use place::{BUS_SOCKET, announce_bus, find_bus, state_dir, withdraw_bus};
+pub use process::forbid_core_dumps;
+pub use program::{Program, run};
+pub use services::Services;
+pub use start::{DEFAULT_GRACE, Start};

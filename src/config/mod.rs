@@ -1,0 +1,147 @@
+//! Configuration in layers: defaults, file, environment, command line, each over those before it.
+//!
+//! A file is one JSON object. Hyphens in member names equal underscores, at every depth. A member that nobody knows is an
+//! error, and so is a file that was named and is not there; a default file that is not there is fine.
+
+mod file;
+
+use std::path::PathBuf;
+
+use figment::{
+    Figment, Profile,
+    providers::{Env, Serialized},
+    value::{Dict, Value},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{
+    address::Token,
+    driver::{BusOptions, BusUri},
+    error::{Error, Result},
+};
+pub use file::{ConfigFile, parse_file};
+
+/// The prefix of environment variables: `COMMISSAIRE_BUS_URI`.
+pub const ENV_PREFIX: &str = "COMMISSAIRE_";
+
+/// The members that all programs have.
+const COMMON: [&str; 5] = ["bus_uri", "bus_exchange", "admin", "grace_seconds", "data_dir"];
+
+/// The effective configuration of one service.
+#[derive(Debug, Clone)]
+pub struct Config {
+    figment: Figment,
+    common: Common,
+}
+
+/// What all programs can be told.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Common {
+    /// The bus; without one a program looks for the socket of a running `commissaire up`.
+    #[serde(default)]
+    pub bus_uri: Option<BusUri>,
+    /// The name space on the bus.
+    #[serde(default)]
+    pub bus_exchange: Option<Token>,
+    /// Where health and metrics are served: `ADDRESS:PORT` or the path of a socket.
+    #[serde(default)]
+    pub admin: Option<String>,
+    /// How long begun work may take when the program is told to end.
+    #[serde(default)]
+    pub grace_seconds: Option<u64>,
+    /// Where the program keeps its data.
+    #[serde(default)]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Collects the layers of a configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Layers {
+    figment: Figment,
+}
+
+impl Layers {
+    /// No layers yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The JSON file on top of what there is.
+    pub fn file(mut self, file: &ConfigFile) -> Result<Self> {
+        if let Some(members) = file.read()? {
+            self.figment = self.figment.merge(members);
+        }
+        Ok(self)
+    }
+
+    /// The environment on top: the members that all programs have.
+    #[must_use]
+    pub fn environment(mut self) -> Self {
+        self.figment = self.figment.merge(Env::prefixed(ENV_PREFIX).only(&COMMON));
+        self
+    }
+
+    /// One member on top, from the command line.
+    #[must_use]
+    pub fn set(mut self, name: &str, value: Option<impl serde::Serialize>) -> Self {
+        if let Some(value) = value {
+            self.figment = self.figment.merge(Serialized::global(name, value));
+        }
+        self
+    }
+
+    /// The effective configuration; fails when a common member cannot be used.
+    pub fn load(self) -> Result<Config> {
+        let common = self.figment.extract::<Common>().map_err(|e| faults(&e))?;
+        Ok(Config { figment: self.figment, common })
+    }
+}
+
+impl Config {
+    /// What all programs can be told.
+    pub fn common(&self) -> &Common {
+        &self.common
+    }
+
+    /// The members of the service's own, as a `T`. With `deny_unknown_fields` on `T`, unknown members are errors.
+    pub fn own<T: DeserializeOwned>(&self) -> Result<T> {
+        let mut members: Dict = self.figment.extract().map_err(|e| faults(&e))?;
+        members.retain(|name, _| !COMMON.contains(&name.as_str()));
+        Figment::from(Serialized::from(Value::from(members), Profile::Default))
+            .extract()
+            .map_err(|e| faults(&e))
+    }
+
+    /// With what the bus is connected, beside its URI.
+    pub fn bus_options(&self, client_name: &str) -> BusOptions {
+        let defaults = BusOptions::default();
+        BusOptions {
+            exchange: self.common.bus_exchange.clone().unwrap_or(defaults.exchange),
+            client_name: client_name.to_owned(),
+        }
+    }
+}
+
+/// All faults that figment found, each with its member and where it came from, never with the value.
+fn faults(error: &figment::Error) -> Error {
+    let texts: Vec<String> = error
+        .clone()
+        .into_iter()
+        .map(|fault| {
+            let member = fault.path.join(".");
+            let source =
+                fault.metadata.as_ref().map(|metadata| format!(" ({})", metadata.name)).unwrap_or_default();
+            let kind = match &fault.kind {
+                figment::error::Kind::InvalidType(_, expected) => format!("must be {expected}"),
+                figment::error::Kind::InvalidValue(_, expected) => format!("must be {expected}"),
+                kind => kind.to_string(),
+            };
+            if member.is_empty() {
+                format!("{kind}{source}")
+            } else {
+                format!("member {member:?}: {kind}{source}")
+            }
+        })
+        .collect();
+    Error::config(format!("the configuration cannot be used: {}", texts.join("; ")))
+}
