@@ -1,0 +1,41 @@
+//! The conformance suite that every transport passes, and what tests of the bus need beside it. Feature `testkit`.
+//!
+//! A transport's own test is a page: how to reach a bus, and what that bus promises.
+//!
+//! ```no_run
+//! use commissaire::{Durability, Guarantees, testkit::{Failure, Target}};
+//!
+//! async fn memory() -> Result<Target, Failure> {
+//!     Ok(Target::in_process(commissaire_memory::DRIVER, "memory://"))
+//! }
+//!
+//! commissaire::conformance!(memory, Guarantees { durability: Durability::None, shared: false });
+//! # fn main() {}
+//! ```
+//!
+//! [`conformance!`](crate::conformance) makes one `#[test]` of each of the [`SCENARIOS`]. A scenario that the bus cannot
+//! run, by its own guarantees, says so in a printed line and is no silent success: a tidy test holds that each runs on
+//! two transports at least. That the scenarios fail when they should is shown with a [`ChaosBus`].
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `COMMISSAIRE_LONG=1` | run the scenarios that take minutes as well |
+//! | `COMMISSAIRE_SEED` | the seed of everything random, as a failure prints it |
+//! | `COMMISSAIRE_TEST_DIR` | a folder for servers' files; the processes are recorded in its `pids/` |
+
+mod chaos;
+mod process;
+mod reader;
+mod scenario;
+mod scenarios;
+mod server;
+mod target;
+mod wait;
+
+pub use chaos::{ChaosBus, Fault};
+pub use process::Process;
+pub use reader::Reader;
+pub use scenario::{Need, SCENARIOS, Scenario, check, run};
+pub use server::Server;
+pub use target::{Stage, Target};
+pub use wait::{Failure, Lateness, Outcome, until, within};

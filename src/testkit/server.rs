@@ -1,0 +1,208 @@
+//! Real brokers: one a test, on a port and in a folder of its own, gone when the test is over.
+
+use std::{
+    fmt, fs,
+    net::{Ipv4Addr, TcpListener},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
+use super::{
+    process::{Process, on_path},
+    wait::{Failure, Outcome, until},
+};
+
+/// How long a server may take to start, and to end when it is asked to.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A broker of one's own. Killed when dropped.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), commissaire::testkit::Failure> {
+/// use commissaire::testkit::Server;
+/// let mut server = Server::redis(&[("appendonly", "yes"), ("appendfsync", "always")]).await?;
+/// println!("bus_uri = {}", server.uri());
+/// server.kill();
+/// server.restart().await?;
+/// # Ok(()) }
+/// ```
+pub struct Server {
+    program: &'static Program,
+    settings: Vec<(String, String)>,
+    dir: TempDir,
+    port: u16,
+    process: Option<Process>,
+}
+
+/// What is to be known of a server program: one constant a program.
+struct Program {
+    name: &'static str,
+    scheme: &'static str,
+    arguments: fn(dir: &Path, port: u16, settings: &[(String, String)]) -> Vec<String>,
+    /// What to say to it, and how answers begin by which it shows that it is ready.
+    greeting: (&'static str, [&'static str; 2]),
+}
+
+const REDIS: Program = Program {
+    name: "redis-server",
+    scheme: "redis",
+    arguments: |dir, port, settings| {
+        let fixed = [
+            ("port", port.to_string()),
+            ("bind", Ipv4Addr::LOCALHOST.to_string()),
+            ("dir", dir.display().to_string()),
+            ("save", String::new()),
+        ];
+        let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value));
+        fixed.chain(settings.iter().cloned()).flat_map(|(name, value)| [format!("--{name}"), value]).collect()
+    },
+    greeting: ("PING\r\n", ["+PONG", "-NOAUTH"]),
+};
+
+impl Server {
+    /// A redis-server with these settings (`("appendonly", "yes")`), without snapshots unless they say so.
+    pub async fn redis(settings: &[(&str, &str)]) -> Outcome<Self> {
+        Self::start(&REDIS, settings).await
+    }
+
+    async fn start(program: &'static Program, settings: &[(&str, &str)]) -> Outcome<Self> {
+        let settings =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(program.name);
+        let dir = match std::env::var_os("COMMISSAIRE_TEST_DIR") {
+            Some(parent) => builder.tempdir_in(parent)?,
+            None => builder.tempdir()?,
+        };
+        let mut server = Self { program, settings, dir, port: 0, process: None };
+        let mut tries = 0;
+        loop {
+            server.port = free_port()?;
+            tries += 1;
+            match server.restart().await {
+                Ok(()) => return Ok(server),
+                // Another process may have taken the free port first.
+                Err(_) if tries < 4 && server.process.as_mut().is_some_and(Process::has_ended) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Starts it again on the same port and folder; kills it first if it still runs.
+    pub async fn restart(&mut self) -> Outcome {
+        self.kill();
+        self.process = Some(Process::spawn(self.program.name, self.command()?)?);
+        self.ready().await
+    }
+
+    /// Ends it at once, as by `kill -9`: nothing that it still had to write is written.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Stops it in the middle of whatever it does (SIGSTOP): connections stay open and nothing answers.
+    pub fn stop(&self) -> Outcome {
+        self.running()?.stop()
+    }
+
+    /// Lets it go on after [`stop`](Self::stop).
+    pub fn cont(&self) -> Outcome {
+        self.running()?.cont()
+    }
+
+    /// Asks it to end (SIGTERM) and waits until it has.
+    pub async fn terminate(&mut self) -> Outcome {
+        match self.process.take() {
+            Some(mut process) => process.terminate(PATIENCE).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Where it listens, as a `bus_uri`.
+    pub fn uri(&self) -> String {
+        format!("{}://{}:{}", self.program.scheme, Ipv4Addr::LOCALHOST, self.port)
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The folder of its data and its log.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    fn running(&self) -> Outcome<&Process> {
+        self.process.as_ref().ok_or_else(|| Failure::new(format!("{self:?} does not run")))
+    }
+
+    fn command(&self) -> Outcome<Command> {
+        let name = self.program.name;
+        if !on_path(name) {
+            return Err(Failure::new(format!(
+                "{name} is not installed: integration/run.sh installs what the tests start"
+            )));
+        }
+        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log"))?;
+        let mut command = Process::command(name);
+        command
+            .args((self.program.arguments)(self.dir.path(), self.port, &self.settings))
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        Ok(command)
+    }
+
+    async fn ready(&mut self) -> Outcome {
+        let (port, greeting) = (self.port, self.program.greeting);
+        let mut ended = false;
+        let waited = until("the server answers", PATIENCE, async || {
+            ended = self.process.as_mut().is_none_or(Process::has_ended);
+            ended || answers(port, greeting).await
+        })
+        .await;
+        if waited.is_ok() && !ended {
+            return Ok(());
+        }
+        let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(5).collect();
+        Err(Failure::new(format!("{self:?} did not start; its log, last line first: {tail:?}")))
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on port {}", self.program.name, self.port)
+    }
+}
+
+async fn answers(port: u16, (say, answers): (&str, [&str; 2])) -> bool {
+    let asked = async {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        stream.write_all(say.as_bytes()).await?;
+        let mut reply = String::new();
+        BufReader::new(stream).read_line(&mut reply).await?;
+        Ok::<_, std::io::Error>(answers.iter().any(|answer| reply.starts_with(answer)))
+    };
+    matches!(tokio::time::timeout(Duration::from_secs(1), asked).await, Ok(Ok(true)))
+}
+
+fn free_port() -> Outcome<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}

@@ -1,0 +1,7 @@
+//! The framework's data types, over their public faces, with random and hostile input.
+
+mod envelopes;
+mod headers;
+mod keys;
+mod patterns;
+mod uris;

@@ -1,0 +1,8 @@
+//! One fast binary: the framework over `memory://`, its data types, and the tidiness of the tree.
+
+#![allow(clippy::unwrap_used)]
+
+mod conformance;
+mod data;
+mod service;
+mod tidy;
