@@ -1,0 +1,158 @@
+//! The socket on which a memory bus is shared.
+
+use std::{
+    io::Write,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use commissaire::{
+    Address, Bus, BusOptions, Client, ErrorKind, Key, Message, Received, Source, Token,
+    testkit::{until, within},
+};
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+async fn share(path: &Path) -> commissaire::Result<Arc<dyn Bus>> {
+    let uri = format!("memory://?listen={}", path.display()).parse()?;
+    (commissaire_memory::DRIVER.connect)(uri, BusOptions::default()).await
+}
+
+async fn join(path: &Path) -> commissaire::Result<Arc<dyn Bus>> {
+    let uri = format!("unix://{}", path.display()).parse()?;
+    (commissaire_memory::UNIX_DRIVER.connect)(uri, BusOptions::default()).await
+}
+
+fn place() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bus.sock");
+    (dir, path)
+}
+
+fn event(body: &str) -> Message {
+    Message::new(Address::Topic(Key::new("notify.x").unwrap()), body.to_owned()).unwrap()
+}
+
+fn job(body: &str) -> Message {
+    Message::new(Address::Queue(Key::new("jobs.x").unwrap()), body.to_owned()).unwrap()
+}
+
+#[tokio::test]
+async fn only_its_owner_may_use_it_and_it_goes_with_its_bus() {
+    let (_dir, path) = place();
+    let bus = share(&path).await.unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let error = share(&path).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Config, "{error}");
+    bus.close().await.unwrap();
+    assert!(!path.exists());
+    let error = join(&path).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn a_socket_that_nobody_serves_is_replaced() {
+    let (_dir, path) = place();
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let bus = share(&path).await.unwrap();
+    join(&path).await.unwrap().close().await.unwrap();
+    bus.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_process_that_died_had_in_hand_comes_again_as_redelivered() {
+    let (_dir, path) = place();
+    let bus = share(&path).await.unwrap();
+    let dying = join(&path).await.unwrap();
+    let mut jobs = dying.subscribe(Source::Queue(Key::new("jobs.x").unwrap()), 4).await.unwrap();
+    bus.publish(job("one")).await.unwrap();
+    let in_hand = jobs.next_delivery().await.unwrap();
+    assert_eq!((in_hand.redelivered(), in_hand.attempt()), (0, 1));
+    // Leaves without a word: the connection ends, and nothing was settled.
+    drop(dying);
+    let mut jobs = bus.subscribe(Source::Queue(Key::new("jobs.x").unwrap()), 4).await.unwrap();
+    let again =
+        within("the job comes again", LIMIT, jobs.next_delivery()).await.unwrap_or_else(|e| panic!("{e}"));
+    let again = again.unwrap();
+    assert_eq!((again.redelivered(), again.attempt()), (1, 1));
+    again.ack().await.unwrap();
+    // The hand that is late settles nothing.
+    assert!(in_hand.ack().await.is_err());
+}
+
+#[tokio::test]
+async fn after_the_sharing_process_was_lost_everything_is_taken_up_again_and_gaps_are_told() {
+    let (_dir, path) = place();
+    let host = share(&path).await.unwrap();
+    let bus = join(&path).await.unwrap();
+    let mut events = bus.subscribe(Source::Topic(vec!["notify.#".parse().unwrap()]), 8).await.unwrap();
+    let name = Token::new("kept").unwrap();
+    let mut kept = bus.subscribe(Source::Durable(name, vec!["notify.#".parse().unwrap()]), 8).await.unwrap();
+    host.publish(event("before")).await.unwrap();
+    for source in [&mut events, &mut kept] {
+        let delivery = source.next_delivery().await.unwrap();
+        assert_eq!(&delivery.message().body()[..], b"before");
+        delivery.ack().await.unwrap();
+    }
+    host.close().await.unwrap();
+    until("the loss is noticed", LIMIT, async || !events.consuming().get())
+        .await
+        .unwrap_or_else(|e| panic!("{e}"));
+    let host = share(&path).await.unwrap();
+    // Waits for the connection, for nothing was sent before.
+    bus.publish(event("after")).await.unwrap();
+    for source in [&mut events, &mut kept] {
+        let next = within("a gap", LIMIT, source.next()).await.unwrap_or_else(|e| panic!("{e}"));
+        assert!(matches!(next, Some(Received::Gap(_))), "{next:?}");
+        let next = within("the event after", LIMIT, source.next()).await.unwrap_or_else(|e| panic!("{e}"));
+        let Some(Received::Delivery(delivery)) = next else { panic!("{next:?}") };
+        assert_eq!(&delivery.message().body()[..], b"after");
+        assert!(source.consuming().get());
+    }
+    drop(host);
+}
+
+#[tokio::test]
+async fn a_call_under_way_fails_at_once_as_maybe_executed_when_the_sharing_process_is_lost() {
+    let (_dir, path) = place();
+    let host = share(&path).await.unwrap();
+    let mut calls = host.subscribe(Source::Service(Key::new("calc").unwrap()), 1).await.unwrap();
+    let client = Client::new(join(&path).await.unwrap()).with_timeout(Duration::from_secs(60));
+    let call = tokio::spawn(async move { client.call_raw(Key::new("calc.add").unwrap(), None).await });
+    let taken = calls.next_delivery().await.unwrap();
+    host.close().await.unwrap();
+    let outcome = within("the call fails", LIMIT, call).await.unwrap_or_else(|e| panic!("{e}")).unwrap();
+    let error = outcome.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Unavailable);
+    assert!(error.may_have_executed());
+    drop(taken);
+}
+
+#[tokio::test]
+async fn what_is_no_frame_ends_its_own_connection_and_harms_nobody() {
+    let (_dir, path) = place();
+    let host = share(&path).await.unwrap();
+    let bus = join(&path).await.unwrap();
+    let hello = br#"{"hello":{"version":1,"exchange":"commissaire"}}"#;
+    let mut framed = Vec::new();
+    framed.extend((2 + hello.len() as u32).to_le_bytes());
+    framed.extend((hello.len() as u16).to_le_bytes());
+    framed.extend(hello);
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &[0; 64], &[2, 0, 0, 0, 9, 9], &[]] {
+        for greeted in [false, true] {
+            let mut stream = UnixStream::connect(&path).unwrap();
+            if greeted {
+                stream.write_all(&framed).unwrap();
+            }
+            let _ = stream.write_all(garbage);
+        }
+    }
+    let mut jobs = bus.subscribe(Source::Queue(Key::new("jobs.x").unwrap()), 1).await.unwrap();
+    bus.publish(job("well")).await.unwrap();
+    assert_eq!(&jobs.next_delivery().await.unwrap().message().body()[..], b"well");
+    drop(host);
+}
