@@ -1,0 +1,170 @@
+//! The bus: one core shared by publishing, listening and settling.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use commissaire::{
+    Bus, BusOptions, BusUri, Durability, Error, ErrorKind, Guarantees, Message, Result, Source, Subscription,
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    fitness,
+    keys::Keys,
+    link::{Dialer, Link, Plain},
+    listen::{calls::Calls, care, pubsub::PubSub, streams::Streams},
+    options::Options,
+    publish::Publisher,
+    settle::Settler,
+};
+
+/// The most that any one step takes which has no bound of its own.
+pub(crate) const BOUND: Duration = Duration::from_secs(10);
+
+/// What all parts of a bus share.
+pub(crate) struct Core {
+    pub(crate) keys: Keys,
+    /// This process among the consumers of the exchange.
+    pub(crate) id: String,
+    pub(crate) main: Link,
+    pub(crate) dialer: Dialer,
+    /// Cancelled when everything must end.
+    pub(crate) end: CancellationToken,
+    /// Notified when something may have been given back by another consumer.
+    pub(crate) nudge: Notify,
+}
+
+struct RedisBus {
+    core: Arc<Core>,
+    publisher: Publisher,
+    pubsub: Arc<PubSub>,
+    calls: Arc<Calls>,
+    streams: Arc<Streams>,
+    settler: Arc<Settler>,
+    durability: Durability,
+    closed: AtomicBool,
+    place: String,
+}
+
+/// Connects, and refuses a server that is not fit.
+pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn Bus>> {
+    let Options { client, place, demand } = Options::read(&uri)?;
+    let dialer = Dialer::new(client, &place, &client_name(&options.client_name));
+    let first = dialer.dial(|_| {}).await?;
+    let durability = fitness::check(&first, &place, options.exchange.as_str(), demand).await?;
+    let end = CancellationToken::new();
+    let guard = end.clone().drop_guard();
+    let main = Link::keep(dialer.clone(), Arc::new(Plain), Some(first), None, end.clone());
+    let core = Arc::new(Core {
+        keys: Keys::new(&options.exchange),
+        id: format!("{:032x}", rand::random::<u128>()),
+        main,
+        dialer,
+        end,
+        nudge: Notify::new(),
+    });
+    let settler = Settler::start(core.clone());
+    let pubsub = PubSub::start(core.clone());
+    let calls = Calls::new(core.clone(), pubsub.clone());
+    let streams = Streams::new(core.clone(), settler.clone());
+    care::start(core.clone(), streams.clone());
+    guard.disarm();
+    Ok(Arc::new(RedisBus {
+        publisher: Publisher::new(core.clone()),
+        core,
+        pubsub,
+        calls,
+        streams,
+        settler,
+        durability,
+        closed: AtomicBool::new(false),
+        place,
+    }))
+}
+
+/// What the server takes for a name: no spaces, nothing odd.
+fn client_name(name: &str) -> String {
+    let name: String = name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(64).collect();
+    if name.is_empty() { "commissaire".to_owned() } else { name }
+}
+
+#[async_trait]
+impl Bus for RedisBus {
+    async fn publish(&self, message: Message) -> Result<()> {
+        self.open()?;
+        self.publisher.publish(&message).await
+    }
+
+    async fn subscribe(&self, source: Source, prefetch: u16) -> Result<Subscription> {
+        self.open()?;
+        let (subscription, feed) = Subscription::new(prefetch);
+        let what = format!("subscribing to {source}");
+        let deadline = Instant::now() + BOUND;
+        let made = async {
+            match source {
+                Source::Service(service) => self.calls.add(service, feed, deadline).await,
+                Source::Queue(_) | Source::Durable(..) | Source::DeadLetters(_) => {
+                    self.streams.add(&source, feed, deadline).await
+                }
+                Source::Topic(patterns) => self.pubsub.topic(patterns, feed, deadline).await,
+                Source::Control(service) => self.pubsub.control(&service, feed, deadline).await,
+                Source::Inbox(inbox) => self.pubsub.inbox(inbox, feed, deadline).await,
+            }
+        };
+        let made = timeout_at(deadline, made).await.map_err(|_| Error::timeout(&what, BOUND))?;
+        made.map_err(|fault| fault.into_error(&what))?;
+        self.open()?;
+        Ok(subscription)
+    }
+
+    async fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let deadline = Instant::now() + BOUND;
+        // Callers must see at once that nobody is here; what was popped until then still comes out.
+        self.calls.close(deadline).await;
+        self.pubsub.close(deadline).await;
+        self.streams.close(deadline).await;
+        let settled = self.settler.finish(deadline).await;
+        self.streams.leave(deadline).await;
+        self.core.end.cancel();
+        settled
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees { durability: self.durability, shared: true }
+    }
+}
+
+impl RedisBus {
+    fn open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, format!("the bus on {} is closed", self.place)));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for RedisBus {
+    fn drop(&mut self) {
+        self.core.end.cancel();
+    }
+}
+
+impl fmt::Debug for RedisBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBus").field("place", &self.place).field("durability", &self.durability).finish()
+    }
+}

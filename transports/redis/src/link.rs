@@ -1,0 +1,287 @@
+//! Dialling, and a connection that is made again whenever it breaks.
+
+use std::{sync::Arc, time::Duration};
+
+use commissaire::{Error, ErrorKind, Result};
+use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    script::Digests,
+    value::text,
+    wire::{Fault, Wire, loading, no_error},
+};
+
+/// A server that says nothing for this long is taken for dead.
+pub(crate) const DEAF: Duration = Duration::from_secs(10);
+/// The most that one dial may take.
+const DIAL: Duration = Duration::from_secs(3);
+/// The least time between two dials of one connection.
+const PACE: Duration = Duration::from_secs(1);
+/// How often a server that is silent is asked whether it lives.
+const PING: Duration = Duration::from_secs(3);
+
+/// Makes connections.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    client: Client,
+    place: Arc<str>,
+    name: Arc<str>,
+}
+
+/// When the next dial may be.
+#[derive(Debug, Default)]
+pub(crate) struct Pace(Option<Instant>);
+
+/// The one connection for all that does not block. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Link(watch::Receiver<Option<Wire>>);
+
+/// What happens with a connection that a [`Link`] keeps.
+#[async_trait::async_trait]
+pub(crate) trait Tenant: Send + Sync + 'static {
+    /// Takes what the server says unasked.
+    fn heard(&self, push: PushInfo);
+    /// A connection was made; nobody else uses it before this returns.
+    async fn up(&self, wire: &Wire) -> Result<(), Fault>;
+    /// The connection is gone.
+    fn down(&self);
+}
+
+/// A tenant with no wishes.
+pub(crate) struct Plain;
+
+impl Dialer {
+    pub(crate) fn new(client: Client, place: &str, name: &str) -> Self {
+        Self { client, place: place.into(), name: name.into() }
+    }
+
+    /// One try, bounded in time. `heard` takes what the server says unasked.
+    pub(crate) async fn dial(&self, heard: impl Fn(PushInfo) + Send + Sync + 'static) -> Result<Wire> {
+        let failed = |why: &str| Error::unavailable(format!("connecting to {}: {why}", self.place));
+        match timeout(DIAL, self.connect(heard)).await {
+            Ok(wire) => wire,
+            Err(_) => Err(failed("no answer within 3 s")),
+        }
+    }
+
+    async fn connect(&self, heard: impl Fn(PushInfo) + Send + Sync + 'static) -> Result<Wire> {
+        let down = CancellationToken::new();
+        let gone = down.clone();
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(DIAL))
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(512)
+            .set_write_backpressure_boundary(64 * 1024)
+            .set_push_sender(move |push: PushInfo| -> std::result::Result<(), ()> {
+                match push.kind {
+                    PushKind::Disconnection => gone.cancel(),
+                    _ => heard(push),
+                }
+                Ok(())
+            });
+        let mut connection = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|error| self.refused(&error))?;
+        let mut naming = redis::cmd("CLIENT");
+        naming.arg("SETNAME").arg(&*self.name);
+        // A user may lack the right to be named.
+        let _ = connection.send_packed_command(&naming).await.map_err(|error| self.refused(&error))?;
+        let scripts = loading();
+        let answers = connection
+            .send_packed_commands(&scripts, 0, scripts.len())
+            .await
+            .map_err(|error| self.refused(&error))?;
+        let mut digests = Digests::default();
+        for (digest, answer) in digests.iter_mut().zip(answers) {
+            let answer = no_error(answer)
+                .map_err(|fault| fault.into_error(&format!("loading scripts into {}", self.place)))?;
+            *digest = text(answer).unwrap_or_default();
+        }
+        Ok(Wire::new(connection, down, Arc::new(digests)))
+    }
+
+    /// The library's error as ours. Its text is left out where it might hold what a user wrote.
+    fn refused(&self, error: &redis::RedisError) -> Error {
+        let place = &self.place;
+        let code = error.code().unwrap_or_default();
+        let said = error.detail().unwrap_or_default();
+        if error.kind() == redis::ErrorKind::AuthenticationFailed
+            || ["WRONGPASS", "NOAUTH", "NOPERM"].contains(&code)
+        {
+            return Error::new(
+                ErrorKind::Forbidden,
+                format!(
+                    "connecting to {place}: the server refused the user or the password of bus_uri, or its ACL forbids a command that the bus needs"
+                ),
+            );
+        }
+        if code == "LOADING" {
+            return Error::unavailable(format!("connecting to {place}: it is still loading its data"));
+        }
+        if said.contains("DB index") || said.contains("invalid DB") {
+            return Error::config(format!("connecting to {place}: it has no database of that number"));
+        }
+        let tls = error.to_string();
+        for (sign, why) in [
+            ("UnknownIssuer", "its certificate is of an unknown authority: give ca_file"),
+            ("NotValidForName", "its certificate is for another name"),
+            ("not valid for name", "its certificate is for another name"),
+            ("Expired", "its certificate has expired"),
+            ("expired", "its certificate has expired"),
+            ("NotValidYet", "its certificate is not valid yet"),
+            ("not valid yet", "its certificate is not valid yet"),
+            ("CertificateRequired", "it wants a certificate of ours: give cert_file and key_file"),
+            ("certificate", "its certificate was refused"),
+        ] {
+            if tls.contains(sign) {
+                return Error::new(ErrorKind::Forbidden, format!("connecting to {place}: {why}"));
+            }
+        }
+        let why = if error.is_connection_refusal() {
+            "nothing listens there"
+        } else if error.is_timeout() {
+            "no answer in time"
+        } else if error.is_io_error() {
+            "the connection could not be made, or was closed at once"
+        } else {
+            "it did not speak as redis 6 or later does"
+        };
+        Error::unavailable(format!("connecting to {place}: {why}: check bus_uri and that the server runs"))
+    }
+}
+
+impl Pace {
+    /// Waits until the next dial may be: at most one a second, spread out.
+    pub(crate) async fn wait(&mut self) {
+        if let Some(last) = self.0 {
+            sleep_until(last + PACE.mul_f64(1.0 + 0.3 * rand::random::<f64>())).await;
+        }
+        self.0 = Some(Instant::now());
+    }
+}
+
+impl Link {
+    /// Keeps a connection up, beginning with `first` if there is one, until `closing`. It dials only when `after` is up.
+    pub(crate) fn keep(
+        dialer: Dialer,
+        tenant: Arc<dyn Tenant>,
+        first: Option<Wire>,
+        after: Option<Self>,
+        closing: CancellationToken,
+    ) -> Self {
+        let (sender, receiver) = watch::channel(first.clone());
+        tokio::spawn(async move {
+            let kept = keep_up(&dialer, &tenant, first, after, &sender);
+            closing.run_until_cancelled(kept).await;
+            if let Some(wire) = sender.send_replace(None) {
+                wire.cut();
+            }
+        });
+        Self(receiver)
+    }
+
+    /// The connection, waited for until `deadline`.
+    pub(crate) async fn wire(&self, deadline: Instant) -> Option<Wire> {
+        if let Some(wire) = self.now() {
+            return Some(wire);
+        }
+        let mut receiver = self.0.clone();
+        let up = receiver.wait_for(|wire| wire.as_ref().is_some_and(|wire| !wire.is_down()));
+        timeout_at(deadline, up).await.ok()?.ok()?.clone()
+    }
+
+    /// The connection, if it is up.
+    pub(crate) fn now(&self) -> Option<Wire> {
+        self.0.borrow().clone().filter(|wire| !wire.is_down())
+    }
+
+    /// The connection, however long it takes; `None` when the bus has closed.
+    pub(crate) async fn up(&self) -> Option<Wire> {
+        let mut receiver = self.0.clone();
+        let up = receiver.wait_for(|wire| wire.as_ref().is_some_and(|wire| !wire.is_down())).await;
+        up.ok()?.clone()
+    }
+}
+
+async fn keep_up(
+    dialer: &Dialer,
+    tenant: &Arc<dyn Tenant>,
+    first: Option<Wire>,
+    after: Option<Link>,
+    sender: &watch::Sender<Option<Wire>>,
+) {
+    let mut pace = Pace::default();
+    let mut next = first;
+    loop {
+        if let Some(after) = &after
+            && after.up().await.is_none()
+        {
+            return;
+        }
+        let wire = match next.take() {
+            Some(wire) => wire,
+            None => {
+                pace.wait().await;
+                let ears = tenant.clone();
+                match dialer.dial(move |push| ears.heard(push)).await {
+                    Ok(wire) => wire,
+                    Err(error) => {
+                        tracing::debug!(error = %error, "redis is out of reach");
+                        continue;
+                    }
+                }
+            }
+        };
+        if tenant.up(&wire).await.is_err() {
+            wire.cut();
+            continue;
+        }
+        sender.send_replace(Some(wire.clone()));
+        watch_over(&wire).await;
+        wire.cut();
+        sender.send_replace(None);
+        tenant.down();
+        tracing::warn!(place = %dialer.place, "connection to redis lost");
+    }
+}
+
+/// Returns when `wire` is down, or so silent that it must be.
+async fn watch_over(wire: &Wire) {
+    let ping = redis::cmd("PING");
+    let mut heard = wire.heard();
+    loop {
+        tokio::select! {
+            () = wire.down() => return,
+            () = sleep(PING) => {}
+        }
+        if wire.heard() != heard {
+            heard = wire.heard();
+            continue;
+        }
+        match wire.ask(&ping, DEAF).await {
+            // Slow is not dead: other answers may have come while this one waited its turn.
+            Err(Fault::Late) if wire.heard() != heard => {}
+            Err(Fault::Late | Fault::Lost | Fault::NotSent) => return,
+            Ok(_) | Err(Fault::Refused { .. }) => {}
+        }
+        heard = wire.heard();
+    }
+}
+
+#[async_trait::async_trait]
+impl Tenant for Plain {
+    fn heard(&self, _: PushInfo) {}
+
+    async fn up(&self, _: &Wire) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn down(&self) {}
+}

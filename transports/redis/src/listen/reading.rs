@@ -1,0 +1,215 @@
+//! Reading streams: rounds on one blocking connection, made again when it breaks.
+
+use std::{
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use redis::{Cmd, Pipeline, Value};
+use tokio::time::Instant;
+
+use crate::{
+    link::{DEAF, Pace},
+    listen::{
+        entry::{Entry, Stream},
+        streams::{Streams, Taker},
+    },
+    script::Script,
+    value::{items, pairs, text},
+    wire::{Fault, Wire, no_error},
+};
+
+/// How long the server holds a read that finds nothing.
+const BLOCK: Duration = Duration::from_secs(2);
+/// The most entries of one read.
+const MOST: usize = 256;
+
+/// Those who share one stream, and how many entries they have room for.
+struct Share {
+    stream: Arc<Stream>,
+    takers: Vec<Taker>,
+    free: usize,
+}
+
+impl Streams {
+    /// Reads until the bus closes.
+    pub(super) async fn read(&self) {
+        let mut pace = Pace::default();
+        loop {
+            if self.core.main.up().await.is_none() {
+                return;
+            }
+            pace.wait().await;
+            let Ok(wire) = self.core.dialer.dial(|_| {}).await else { continue };
+            let mut fault = self.begin(&wire, true).await.err();
+            while fault.is_none() {
+                self.set_up(true);
+                fault = match self.round(&wire).await {
+                    Ok(true) => None,
+                    Ok(false) => return wire.cut(),
+                    Err(fault) if fault.is("NOGROUP") || fault.is("UNBLOCKED") => {
+                        tracing::warn!("streams of the bus have gone from redis: making them again");
+                        self.begin(&wire, false).await.err()
+                    }
+                    Err(fault) => Some(fault),
+                };
+            }
+            self.gate.unblock();
+            self.set_up(false);
+            wire.cut();
+        }
+    }
+
+    /// Makes everything that is read from. On a new connection it also takes up what the old one read and lost.
+    async fn begin(&self, wire: &Wire, new: bool) -> Result<(), Fault> {
+        let mut making = Pipeline::new();
+        making.cmd("XGROUP").arg("CREATE").arg(&self.wake).arg(Stream::GROUP).arg("$").arg("MKSTREAM");
+        making.cmd("PEXPIRE").arg(&self.wake).arg(60_000);
+        wire.ask_all(&making, DEAF).await?;
+        for (stream, takers) in self.taken() {
+            self.declare(wire, &stream, true).await?;
+            let free: usize = takers.iter().map(|taker| taker.free()).sum();
+            if new && free > 0 {
+                let mut command = redis::cmd("XREADGROUP");
+                command.arg("GROUP").arg(Stream::GROUP).arg(&self.core.id);
+                command.arg("COUNT").arg(free + stream.holds()).arg("STREAMS").arg(stream.key()).arg("0");
+                self.take(wire.ask(&command, DEAF).await?, &[Share { stream, takers, free }]);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn declare(&self, wire: &Wire, stream: &Stream, keep: bool) -> Result<(), Fault> {
+        let keys = &self.core.keys;
+        let (name, patterns) = match &stream.binding {
+            Some((name, patterns)) => {
+                (name.as_str(), patterns.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            }
+            None => ("", String::new()),
+        };
+        let names = [stream.key().to_owned(), keys.bindings(), keys.version()];
+        let mut command = Script::Declare.over(wire.digests(), &names);
+        command.arg(Stream::GROUP).arg(name).arg(&patterns).arg(if keep { "1" } else { "0" });
+        wire.ask(&command, DEAF).await.map(drop)
+    }
+
+    /// Reads once. `false` when there is nothing to read for any more.
+    async fn round(&self, wire: &Wire) -> Result<bool, Fault> {
+        self.sweep();
+        if self.stopping.load(Ordering::Acquire) && self.lock().takers.is_empty() {
+            return Ok(false);
+        }
+        let changed = self.gate.changed();
+        let shares = self.shares();
+        if shares.is_empty() {
+            tokio::select! {
+                () = changed => {}
+                () = wire.down() => return Err(Fault::Lost),
+            }
+            return Ok(true);
+        }
+        // Each stream may give as much as there is room for; only when none has anything is it worth to block.
+        if shares.len() > 1 {
+            let mut pipeline = Pipeline::new();
+            for share in &shares {
+                pipeline.add_command(self.reading(share.free, None, &[share.stream.key()]));
+            }
+            let mut found = false;
+            for answer in wire.ask_all(&pipeline, DEAF).await? {
+                found |= self.take(no_error(answer)?, &shares);
+            }
+            if found {
+                return Ok(true);
+            }
+        }
+        let shares = self.gate.block(|| {
+            let shares = self.shares();
+            for taker in &self.lock().takers {
+                let listed = shares.iter().any(|share| Arc::ptr_eq(&share.stream, taker.source()));
+                taker.listed.store(listed, Ordering::Release);
+            }
+            shares
+        });
+        let free = match shares.as_slice() {
+            [] => {
+                self.gate.unblock();
+                return Ok(true);
+            }
+            [one] => one.free,
+            _ => 1,
+        };
+        let mut keys: Vec<&str> = shares.iter().map(|share| share.stream.key()).collect();
+        keys.push(&self.wake);
+        let answer = wire.ask(&self.reading(free, Some(BLOCK), &keys), BLOCK + DEAF).await;
+        self.gate.unblock();
+        let answer = answer?;
+        let woken = matches!(&answer, Value::Map(read) if read.iter().any(|(key, _)| is(key, &self.wake)));
+        self.take(answer, &shares);
+        if woken {
+            let mut forget = Pipeline::new();
+            forget.cmd("XGROUP").arg("DELCONSUMER").arg(&self.wake).arg(Stream::GROUP).arg(&self.core.id);
+            wire.ask_all(&forget, DEAF).await?;
+        }
+        Ok(true)
+    }
+
+    fn reading(&self, count: usize, block: Option<Duration>, keys: &[&str]) -> Cmd {
+        let mut command = redis::cmd("XREADGROUP");
+        command.arg("GROUP").arg(Stream::GROUP).arg(&self.core.id).arg("COUNT").arg(count.clamp(1, MOST));
+        if let Some(block) = block {
+            command.arg("BLOCK").arg(block.as_millis() as u64);
+        }
+        command.arg("STREAMS").arg(keys);
+        for _ in keys {
+            command.arg(">");
+        }
+        command
+    }
+
+    /// Hands out what was read; whether it was anything.
+    fn take(&self, answer: Value, shares: &[Share]) -> bool {
+        let mut found = false;
+        for (key, entries) in pairs(answer) {
+            let Some(key) = text(key) else { continue };
+            let Some(share) = shares.iter().find(|share| share.stream.key() == key) else { continue };
+            for entry in items(entries).into_iter().filter_map(Entry::read) {
+                found = true;
+                self.hand_out(&share.takers, entry);
+            }
+        }
+        found
+    }
+
+    /// Those with room, in turn.
+    fn shares(&self) -> Vec<Share> {
+        let mut shares: Vec<Share> = self
+            .taken()
+            .into_iter()
+            .map(|(stream, takers)| {
+                let free = takers.iter().map(|taker| taker.free()).sum();
+                Share { stream, takers, free }
+            })
+            .filter(|share| share.free > 0)
+            .collect();
+        if !shares.is_empty() {
+            let turn = self.turn.load(Ordering::Relaxed) % shares.len();
+            shares.rotate_left(turn);
+        }
+        shares
+    }
+
+    /// Lets those go who are closing.
+    fn sweep(&self) {
+        let gone: Vec<Taker> = self.lock().takers.extract_if(.., |taker| taker.is_closing()).collect();
+        for taker in gone {
+            for entry in taker.stale(Instant::now()) {
+                self.settler.release(taker.source(), entry.id);
+            }
+            taker.end();
+        }
+    }
+}
+
+fn is(value: &Value, wanted: &str) -> bool {
+    matches!(value, Value::BulkString(bytes) if bytes == wanted.as_bytes())
+}

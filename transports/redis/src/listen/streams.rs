@@ -1,0 +1,254 @@
+//! The reader of streams: queues, durable subscriptions and dead letters, all on one blocking connection.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use commissaire::{Feed, Source};
+use redis::Pipeline;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    bus::Core,
+    listen::{
+        entry::{Entry, Stream},
+        gate::Gate,
+        intake::Intake,
+    },
+    script::Script,
+    settle::Settler,
+    wire::Fault,
+};
+
+/// The most entries that one script gives back.
+const MOST: usize = 256;
+
+pub(super) type Taker = Arc<Intake<Arc<Stream>>>;
+
+pub(crate) struct Streams {
+    pub(super) core: Arc<Core>,
+    pub(super) settler: Arc<Settler>,
+    pub(super) gate: Gate,
+    pub(super) wake: String,
+    pub(super) state: Mutex<State>,
+    /// Where the turn is, among those who share.
+    pub(super) turn: AtomicUsize,
+    pub(super) started: AtomicBool,
+    pub(super) up: AtomicBool,
+    pub(super) stopping: AtomicBool,
+    pub(super) stopped: CancellationToken,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) takers: Vec<Taker>,
+    /// All streams with takers, or with something in hand.
+    pub(super) known: HashMap<String, Arc<Stream>>,
+}
+
+impl Streams {
+    pub(crate) fn new(core: Arc<Core>, settler: Arc<Settler>) -> Arc<Self> {
+        let wake = core.keys.wake("x", &core.id);
+        let mut waking = Pipeline::new();
+        waking.cmd("XADD").arg(&wake).arg("MAXLEN").arg(1).arg("*").arg("w").arg(1);
+        waking.cmd("PEXPIRE").arg(&wake).arg(60_000);
+        Arc::new(Self {
+            gate: Gate::new(core.clone(), waking),
+            core,
+            settler,
+            wake,
+            state: Mutex::default(),
+            turn: AtomicUsize::new(0),
+            started: AtomicBool::new(false),
+            up: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            stopped: CancellationToken::new(),
+        })
+    }
+
+    /// Consumes `source` for `feed`; returns when the broker knows.
+    pub(crate) async fn add(
+        self: &Arc<Self>,
+        source: &Source,
+        feed: Feed,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        let Some(fresh) = Stream::of(source, &self.core.keys) else { return Err(Fault::NotSent) };
+        loop {
+            let wire = self.core.main.wire(deadline).await.ok_or(Fault::NotSent)?;
+            match self.declare(&wire, &fresh, false).await {
+                Ok(()) => break,
+                Err(Fault::Refused { code }) if code != "LOADING" => return Err(Fault::Refused { code }),
+                // Declaring twice declares once.
+                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(20)).await,
+                Err(fault) => return Err(fault),
+            }
+        }
+        let mut state = self.lock();
+        let stream = match state.known.get(fresh.key()) {
+            Some(known) => {
+                if let (Some((_, old)), Some((_, new))) = (&known.binding, &fresh.binding) {
+                    let new = new.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    *old.lock().unwrap_or_else(PoisonError::into_inner) = new;
+                }
+                known.clone()
+            }
+            None => {
+                let stream = Arc::new(fresh);
+                state.known.insert(stream.key().to_owned(), stream.clone());
+                stream
+            }
+        };
+        let taker = Intake::new(stream, feed);
+        taker.consuming(self.up.load(Ordering::Acquire));
+        state.takers.push(taker.clone());
+        drop(state);
+        if !self.started.swap(true, Ordering::AcqRel) {
+            let reader = self.clone();
+            tokio::spawn(async move {
+                let core = reader.core.clone();
+                core.end.run_until_cancelled(reader.read()).await;
+                for taker in reader.lock().takers.drain(..) {
+                    taker.end();
+                }
+                reader.stopped.cancel();
+            });
+        }
+        let (streams, end) = (self.clone(), self.core.end.clone());
+        tokio::spawn(async move {
+            let collecting = taker.collect(|hungry| {
+                streams.settler.serve(&taker);
+                streams.gate.stir(Some(&taker.listed));
+                if hungry {
+                    streams.core.nudge.notify_one();
+                }
+            });
+            end.run_until_cancelled(collecting).await;
+            taker.close();
+            streams.gate.stir(None);
+        });
+        Ok(())
+    }
+
+    /// Stops reading; what is in hand stays there.
+    pub(crate) async fn close(&self, deadline: Instant) {
+        self.stopping.store(true, Ordering::Release);
+        if !self.started.load(Ordering::Acquire) {
+            return;
+        }
+        for taker in &self.lock().takers {
+            taker.close();
+        }
+        self.gate.stir(None);
+        // A reader that cannot be woken is cut off at the end.
+        if self.core.main.now().is_some() {
+            let _ = timeout_at(deadline, self.stopped.cancelled()).await;
+        }
+    }
+
+    /// Gives back what is in hand, and takes this process out of the groups.
+    pub(crate) async fn leave(&self, deadline: Instant) {
+        let Some(wire) = self.core.main.now() else { return };
+        let known: Vec<Arc<Stream>> = self.lock().known.values().cloned().collect();
+        let mut pipeline = Pipeline::new();
+        for stream in &known {
+            let held = stream.held();
+            for ids in held.chunks(MOST) {
+                let mut command = Script::Release.over(wire.digests(), &[stream.key()]);
+                command.arg(Stream::GROUP).arg(&self.core.id).arg(self.core.keys.back());
+                for id in ids {
+                    command.arg(id.to_string());
+                }
+                pipeline.add_command(command);
+            }
+            let mut command = Script::Leave.over(wire.digests(), &[stream.key()]);
+            command.arg(Stream::GROUP).arg(&self.core.id);
+            pipeline.add_command(command);
+        }
+        pipeline.cmd("DEL").arg(&self.wake);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let _ = wire.ask_all(&pipeline, left.max(Duration::from_secs(1))).await;
+    }
+
+    /// The streams that somebody takes from, each with those who do.
+    pub(crate) fn taken(&self) -> Vec<(Arc<Stream>, Vec<Taker>)> {
+        let mut taken: Vec<(Arc<Stream>, Vec<Taker>)> = Vec::new();
+        for taker in &self.lock().takers {
+            match taken.iter_mut().find(|(stream, _)| Arc::ptr_eq(stream, taker.source())) {
+                Some((_, takers)) => takers.push(taker.clone()),
+                None => taken.push((taker.source().clone(), vec![taker.clone()])),
+            }
+        }
+        taken
+    }
+
+    /// The streams with something in hand; forgets those that are done with, and returns them apart.
+    pub(crate) fn in_hand(&self) -> (Vec<Arc<Stream>>, Vec<Arc<Stream>>) {
+        let mut state = self.lock();
+        let State { takers, known } = &mut *state;
+        let done: Vec<Arc<Stream>> = known
+            .values()
+            .filter(|stream| {
+                stream.holds() == 0 && !takers.iter().any(|taker| Arc::ptr_eq(taker.source(), stream))
+            })
+            .cloned()
+            .collect();
+        for stream in &done {
+            known.remove(stream.key());
+        }
+        (known.values().filter(|stream| stream.holds() > 0).cloned().collect(), done)
+    }
+
+    /// The private key that wakes the reader.
+    pub(crate) fn wake(&self) -> &str {
+        &self.wake
+    }
+
+    /// Gives back what has waited for a place for longer than `most`: somebody else may have one.
+    pub(crate) fn give_back_stale(&self, most: Duration) {
+        let Some(old) = Instant::now().checked_sub(most) else { return };
+        let takers = self.lock().takers.clone();
+        for taker in takers {
+            for entry in taker.stale(old) {
+                self.settler.release(taker.source(), entry.id);
+            }
+        }
+    }
+
+    /// Hands out an entry that was just read or claimed.
+    pub(crate) fn hand_out(&self, takers: &[Taker], entry: Entry) {
+        let Some(first) = takers.first() else { return };
+        let stream = first.source();
+        if !stream.hold(entry.id) {
+            return;
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let in_turn = || takers.iter().cycle().skip(turn % takers.len()).take(takers.len());
+        let Some(taker) = in_turn().find(|taker| taker.free() > 0).or_else(|| in_turn().next()) else {
+            return;
+        };
+        match taker.keep(entry) {
+            Ok(()) => self.settler.serve(taker),
+            Err(entry) => self.settler.release(stream, entry.id),
+        }
+    }
+
+    pub(super) fn set_up(&self, up: bool) {
+        let was = self.up.swap(up, Ordering::AcqRel);
+        if was != up || !up {
+            for taker in &self.lock().takers {
+                taker.consuming(up);
+            }
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

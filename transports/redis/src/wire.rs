@@ -1,0 +1,242 @@
+//! One connection to the server: asks, and tells "not sent" from "unknown".
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use commissaire::{Error, ErrorKind};
+use redis::{Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::script::{Digests, TEXTS};
+
+/// A connection that is up, or was. Cheap to clone; all clones share it.
+#[derive(Clone)]
+pub(crate) struct Wire {
+    connection: MultiplexedConnection,
+    down: CancellationToken,
+    heard: Arc<AtomicU64>,
+    digests: Arc<Digests>,
+}
+
+/// Why an answer is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The connection was down before anything was sent.
+    NotSent,
+    /// The connection broke before the answer came.
+    Lost,
+    /// The answer did not come in time.
+    Late,
+    /// The server refused; nothing was done.
+    Refused {
+        /// The first word of its answer, `OOM`.
+        code: String,
+    },
+}
+
+impl Wire {
+    pub(crate) fn new(
+        connection: MultiplexedConnection,
+        down: CancellationToken,
+        digests: Arc<Digests>,
+    ) -> Self {
+        Self { connection, down, heard: Arc::default(), digests }
+    }
+
+    /// Asks one thing. The answer is never an error of the server's. Scripts that it has forgotten are loaded again.
+    pub(crate) async fn ask(&self, command: &Cmd, limit: Duration) -> Result<Value, Fault> {
+        match self.ask_once(command, limit).await {
+            Err(fault) if fault.is("NOSCRIPT") => {
+                self.load(limit).await?;
+                self.ask_once(command, limit).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn ask_once(&self, command: &Cmd, limit: Duration) -> Result<Value, Fault> {
+        let mut connection = self.connection.clone();
+        let answer = self.bounded(limit, connection.send_packed_command(command)).await?;
+        no_error(answer)
+    }
+
+    /// Asks many things at once. Each answer may be an error: see [`no_error`].
+    pub(crate) async fn ask_all(&self, pipeline: &Pipeline, limit: Duration) -> Result<Vec<Value>, Fault> {
+        if pipeline.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.connection.clone();
+        self.bounded(limit, connection.send_packed_commands(pipeline, 0, pipeline.len())).await
+    }
+
+    /// Hands all scripts to the server again, after it was told to forget them.
+    pub(crate) async fn load(&self, limit: Duration) -> Result<(), Fault> {
+        self.ask_all(&loading(), limit).await.map(drop)
+    }
+
+    /// The digests, for scripts in pipelines.
+    pub(crate) fn digests(&self) -> &Digests {
+        &self.digests
+    }
+
+    /// Listens to `names`, as channels or as globs; returns when the server has confirmed.
+    pub(crate) async fn listen(&self, globs: bool, names: &[String], limit: Duration) -> Result<(), Fault> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut connection = self.connection.clone();
+        match globs {
+            true => self.bounded(limit, connection.psubscribe(names)).await,
+            false => self.bounded(limit, connection.subscribe(names)).await,
+        }
+    }
+
+    /// Listens to `names` no longer.
+    pub(crate) async fn unlisten(&self, globs: bool, names: &[String], limit: Duration) -> Result<(), Fault> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut connection = self.connection.clone();
+        match globs {
+            true => self.bounded(limit, connection.punsubscribe(names)).await,
+            false => self.bounded(limit, connection.unsubscribe(names)).await,
+        }
+    }
+
+    /// How many answers have come.
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Gives the connection up; whoever waits on it is told.
+    pub(crate) fn cut(&self) {
+        self.down.cancel();
+    }
+
+    /// Resolves when the connection is down.
+    pub(crate) async fn down(&self) {
+        self.down.cancelled().await;
+    }
+
+    /// Whether both are the same connection.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.heard, &other.heard)
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.down.is_cancelled()
+    }
+
+    async fn bounded<T>(
+        &self,
+        limit: Duration,
+        asking: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, Fault> {
+        if self.down.is_cancelled() {
+            return Err(Fault::NotSent);
+        }
+        let answer = timeout(limit, async {
+            tokio::select! {
+                biased;
+                answer = asking => Some(answer),
+                () = self.down.cancelled() => None,
+            }
+        });
+        match answer.await {
+            Ok(Some(Ok(answer))) => {
+                self.heard.fetch_add(1, Ordering::Relaxed);
+                Ok(answer)
+            }
+            Ok(Some(Err(error))) => Err(self.fault(&error)),
+            Ok(None) => Err(Fault::Lost),
+            Err(_) => Err(Fault::Late),
+        }
+    }
+
+    fn fault(&self, error: &RedisError) -> Fault {
+        let fault = Fault::from(error);
+        if fault == Fault::Lost {
+            self.down.cancel();
+        }
+        fault
+    }
+}
+
+/// The commands that load all scripts.
+pub(crate) fn loading() -> Pipeline {
+    let mut pipeline = Pipeline::with_capacity(TEXTS.len());
+    for text in TEXTS {
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(text);
+    }
+    pipeline
+}
+
+/// The answer, or the fault that it is.
+pub(crate) fn no_error(answer: Value) -> Result<Value, Fault> {
+    match answer {
+        Value::ServerError(error) => Err(Fault::from(&RedisError::from(error))),
+        answer => Ok(answer),
+    }
+}
+
+impl Fault {
+    /// Whether the server refused with this code.
+    pub(crate) fn is(&self, wanted: &str) -> bool {
+        matches!(self, Self::Refused { code } if code == wanted)
+    }
+
+    /// Whether waiting may help: the server is loading, or has another's slow script to end.
+    pub(crate) fn passes(&self) -> bool {
+        ["LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN"].iter().any(|code| self.is(code))
+    }
+
+    /// As an error of `what`, which says what was tried.
+    pub(crate) fn into_error(self, what: &str) -> Error {
+        match self {
+            Self::NotSent => Error::unavailable(format!("{what}: not connected to redis")),
+            Self::Lost => {
+                Error::unavailable(format!("{what}: the connection to redis broke")).maybe_executed()
+            }
+            Self::Late => Error::new(ErrorKind::Timeout, format!("{what}: redis did not answer in time"))
+                .maybe_executed(),
+            Self::Refused { code } => {
+                let (kind, why) = match code.as_str() {
+                    "OOM" => (ErrorKind::Full, "redis is out of memory (maxmemory)"),
+                    "NOPERM" => (ErrorKind::Forbidden, "redis forbids it to this user: see its ACL"),
+                    "NOAUTH" | "WRONGPASS" => {
+                        (ErrorKind::Forbidden, "redis refused the credentials of bus_uri")
+                    }
+                    "READONLY" => {
+                        (ErrorKind::Unavailable, "this redis is a read-only replica: name the primary")
+                    }
+                    "MISCONF" => (ErrorKind::Unavailable, "redis cannot write to its disk: see its log"),
+                    "LOADING" => (ErrorKind::Unavailable, "redis is still loading its data"),
+                    "WRONGTYPE" => {
+                        (ErrorKind::Topology, "a key of the bus holds something else: use another database")
+                    }
+                    _ => (ErrorKind::Unavailable, "redis refused it"),
+                };
+                Error::new(kind, format!("{what}: {why} ({code})"))
+            }
+        }
+    }
+}
+
+impl From<&RedisError> for Fault {
+    fn from(error: &RedisError) -> Self {
+        // Scripts wrap errors of their commands: the code stays the first word.
+        match error.code() {
+            Some(code) => {
+                let code: String = code.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
+                Self::Refused { code }
+            }
+            None => Self::Lost,
+        }
+    }
+}

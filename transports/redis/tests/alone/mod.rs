@@ -1,0 +1,54 @@
+//! What holds on Redis alone: its failures, its settings, its keys.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use commissaire::{
+    Address, Bus, BusOptions, BusUri, Durability, ErrorKind, Inbox, Key, Message, Origin, Pattern, Received,
+    Result, Source, Subscription, Token,
+    testkit::{Outcome, Server, until, within},
+};
+use redis::Value;
+
+mod recovery;
+mod refusal;
+
+const LIMIT: Duration = Duration::from_secs(15);
+
+async fn connect(uri: &str) -> Result<Arc<dyn Bus>> {
+    (commissaire_redis::DRIVER.connect)(uri.parse::<BusUri>()?, BusOptions::default()).await
+}
+
+async fn admin(server: &Server) -> redis::aio::MultiplexedConnection {
+    let client = redis::Client::open(server.uri()).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+async fn order(server: &Server, words: &[&str]) -> Value {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query_async(&mut admin(server).await).await.unwrap()
+}
+
+fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+fn job(body: impl Into<String>) -> Message {
+    Message::new(Address::Queue(key("jobs.test")), body.into()).unwrap()
+}
+
+fn jobs() -> Source {
+    Source::Queue(key("jobs.test"))
+}
+
+async fn next(subscription: &mut Subscription) -> commissaire::Delivery {
+    within("a delivery", LIMIT, subscription.next_delivery()).await.unwrap().unwrap()
+}
+
+fn body(delivery: &commissaire::Delivery) -> String {
+    String::from_utf8(delivery.message().body().to_vec()).unwrap()
+}

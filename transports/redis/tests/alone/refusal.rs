@@ -1,0 +1,171 @@
+//! Servers, settings and users that are refused, and what is never shown.
+
+use super::*;
+use crate::STRICT;
+
+const CANARY: &str = "c4nary-s3cret";
+
+#[tokio::test]
+async fn strict_refuses_each_setting_by_name() -> Outcome {
+    let server = Server::redis(&[("maxmemory-policy", "allkeys-lru")]).await?;
+    let error = connect(&format!("{}?durability=strict", server.uri())).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::NotDurable);
+    for setting in ["appendonly is no", "appendfsync is everysec", "maxmemory-policy is allkeys-lru"] {
+        assert!(error.to_string().contains(setting), "{error}");
+    }
+    let bus = connect(&server.uri()).await?;
+    assert_eq!(bus.guarantees().durability, Durability::None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn cluster_mode_is_refused_by_name() -> Outcome {
+    let server = Server::redis(&[("cluster-enabled", "yes")]).await?;
+    let error = connect(&server.uri()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Topology);
+    assert!(error.to_string().contains("cluster_enabled:1"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_error_shows_the_password() -> Outcome {
+    let server = Server::redis(&[]).await?;
+    order(&server, &["CONFIG", "SET", "requirepass", "another"]).await;
+    let port = server.port();
+    for uri in [
+        format!("redis://:{CANARY}@127.0.0.1:{port}"),
+        format!("redis://user:{CANARY}@127.0.0.1:{port}"),
+        format!("redis://:{CANARY}@127.0.0.1:1"),
+        format!("redis://:{CANARY}@no.such.host.invalid"),
+        format!("redis://:{CANARY}@127.0.0.1:{port}/x"),
+        format!("redis://:{CANARY}@127.0.0.1:{port}?durability=sure"),
+        format!("redis://:{CANARY}@127.0.0.1:{port}?nonsense=1"),
+        format!("rediss://:{CANARY}@127.0.0.1:{port}"),
+        format!("rediss://:{CANARY}@127.0.0.1:{port}?ca_file=/nonexistent"),
+        format!("redis+unix://:{CANARY}@/nonexistent.sock"),
+        format!("redis+unix:///nonexistent.sock?db={CANARY}"),
+    ] {
+        let error = match connect(&uri).await {
+            Ok(bus) => panic!("{bus:?} was connected"),
+            Err(error) => error,
+        };
+        let shown = format!("{error} {error:?} {}", error.chain());
+        assert!(!shown.contains(CANARY) || uri.contains("db="), "{shown}");
+    }
+    let bus = connect(&format!("redis://:another@127.0.0.1:{port}")).await?;
+    assert!(!format!("{bus:?}").contains("another"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn credentials_are_decoded_and_a_socket_will_do() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let socket = dir.path().join("redis.sock");
+    let server = Server::redis(&[("unixsocket", &socket.display().to_string())]).await?;
+    connect(&format!("redis+unix://{}?db=2", socket.display())).await?.close().await?;
+    order(&server, &["CONFIG", "SET", "requirepass", "p@ss/w:rd%"]).await;
+    let password = "p%40ss%2Fw%3Ard%25";
+    connect(&format!("redis://:{password}@127.0.0.1:{}/3", server.port())).await?.close().await?;
+    let file = dir.path().join("password");
+    std::fs::write(&file, "p@ss/w:rd%\n")?;
+    let uri = format!("redis+unix://{}?db=2&password_file={}", socket.display(), file.display());
+    connect(&uri).await?.close().await?;
+    let error = connect(&format!("redis+unix://{}?db=2", socket.display())).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Forbidden, "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_star_does_not_cross_dots() -> Outcome {
+    let server = Server::redis(&[]).await?;
+    let bus = connect(&server.uri()).await?;
+    let mut topic = bus.subscribe(Source::Topic(vec![Pattern::new("notify.*.created")?]), 4).await?;
+    for text in ["notify.a.b.created", "notify.created", "notify.a.created"] {
+        bus.publish(Message::new(Address::Topic(key(text)), text)?).await?;
+    }
+    assert_eq!(body(&next(&mut topic).await), "notify.a.created");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_least_privilege_of_the_readme_is_enough() -> Outcome {
+    let server = Server::redis(STRICT).await?;
+    let rules =
+        include_str!("../../README.md").split("```").find(|block| block.starts_with("\nuser bus")).unwrap();
+    let rules = rules.replace(">PASSWORD", ">pw");
+    let mut words = vec!["ACL", "SETUSER"];
+    words.extend(rules.split_whitespace().skip(1));
+    order(&server, &words).await;
+    let uri = format!("redis://bus:pw@127.0.0.1:{}?durability=strict-power", server.port());
+    let (here, there) = (connect(&uri).await?, connect(&uri).await?);
+    let inbox = Inbox::random();
+    let pattern = || vec![Pattern::new("t.#").unwrap()];
+    for (source, address) in [
+        (Source::Service(key("svc")), Address::Service(key("svc.m"))),
+        (jobs(), Address::Queue(key("jobs.test"))),
+        (Source::Topic(pattern()), Address::Topic(key("t.x"))),
+        (Source::Durable(Token::new("d")?, pattern()), Address::Topic(key("t.x"))),
+        (Source::Control(key("svc")), Address::Control(key("svc"))),
+        (Source::Inbox(inbox), Address::Inbox(inbox)),
+    ] {
+        let mut subscription = here.subscribe(source, 4).await?;
+        there.publish(Message::new(address, "body")?).await?;
+        let delivery = next(&mut subscription).await;
+        delivery.nack(Duration::from_millis(10), "once more").await?;
+        subscription.close();
+    }
+    there.publish(Message::new(Address::Inbox(Inbox::random()), "to nobody")?).await?;
+    let mut queue = there.subscribe(jobs(), 4).await?;
+    next(&mut queue).await.term("rejected", "no").await?;
+    let mut dead = there.subscribe(Source::DeadLetters(Origin::Queue(key("jobs.test"))), 4).await?;
+    drop(next(&mut dead).await);
+    next(&mut dead).await.ack().await?;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    here.close().await?;
+    there.close().await?;
+    let Value::Array(refused) = order(&server, &["ACL", "LOG"]).await else { panic!("no log") };
+    let refused: Vec<String> = refused.iter().map(|entry| format!("{entry:?}")).collect();
+    let odd = |entry: &&String| !entry.contains("_kombu") && !entry.contains("cmd=psubscribe");
+    assert_eq!(refused.iter().find(odd), None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn tls_verifies_authority_and_name() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let openssl = |arguments: &str| {
+        let ended = std::process::Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(dir.path())
+            .output()
+            .expect("openssl is installed");
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    };
+    std::fs::write(dir.path().join("ext"), "subjectAltName=IP:127.0.0.1\n")?;
+    openssl(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -subj /CN=ca -days 2",
+    );
+    openssl("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout s.key -out s.csr -subj /CN=s");
+    openssl("x509 -req -in s.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out s.pem -days 2 -extfile ext");
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+    let _server = Server::redis(&[
+        ("tls-port", &port),
+        ("tls-cert-file", &file("s.pem")),
+        ("tls-key-file", &file("s.key")),
+        ("tls-ca-cert-file", &file("ca.pem")),
+    ])
+    .await?;
+    let own = format!("cert_file={}&key_file={}", file("s.pem"), file("s.key"));
+    let ca = format!("ca_file={}", file("ca.pem"));
+    connect(&format!("rediss://127.0.0.1:{port}?{ca}&{own}")).await?.close().await?;
+    for (uri, why) in [
+        (format!("rediss://127.0.0.1:{port}?{own}"), "unknown authority"),
+        (format!("rediss://localhost:{port}?{ca}&{own}"), "another name"),
+        (format!("rediss://127.0.0.1:{port}?{ca}"), "certificate of ours"),
+    ] {
+        let error = connect(&uri).await.unwrap_err();
+        assert!(*error.kind() == ErrorKind::Forbidden && error.to_string().contains(why), "{why}: {error}");
+    }
+    Ok(())
+}

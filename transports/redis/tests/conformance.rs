@@ -1,0 +1,23 @@
+//! The conformance suite over Redis, and what holds on Redis alone.
+
+#![allow(clippy::unwrap_used)]
+
+mod alone;
+
+use std::time::Duration;
+
+use commissaire::{
+    Durability, Guarantees,
+    testkit::{Failure, Server, Target},
+};
+
+/// As the shipped configuration has it.
+const STRICT: &[(&str, &str)] = &[("appendonly", "yes"), ("appendfsync", "always")];
+
+async fn redis() -> Result<Target, Failure> {
+    let server = Server::redis(STRICT).await?;
+    let uri = format!("{}/0?durability=strict-power", server.uri());
+    Ok(Target::driver(commissaire_redis::DRIVER, uri).on(server).lease(Duration::from_secs(30)))
+}
+
+commissaire::conformance!(redis, Guarantees { durability: Durability::Power, shared: true });
