@@ -1,0 +1,185 @@
+//! The storage service in terms of the record types.
+
+use commissaire::{Client, Result, RpcError};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::{
+    record::Record,
+    storage::{
+        Changes, ChangesOutput, ChangesParams, Data, Delete, DeleteParams, Expected, Fence, Get, GetParams,
+        List, ListParams, MAX_PAGE, Page, Save, SaveParams, Versioned,
+    },
+};
+
+/// Calls the storage service with records as their types. Cheap to clone.
+///
+/// ```no_run
+/// # async fn example(client: commissaire::Client) -> commissaire::Result<()> {
+/// use commissaire_api::{Host, StorageClient, client::Guard};
+/// let storage = StorageClient::new(client);
+/// if let Some(found) = storage.find::<Host>("10.0.0.7").await? {
+///     let host = Host { status: "active".into(), ..found.record };
+///     // Fails with code 409 when somebody else has saved it meanwhile.
+///     storage.save_guarded(&host, Guard::revision(found.revision)).await?;
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct StorageClient(Client);
+
+/// Under which conditions to write.
+#[derive(Debug, Clone, Default)]
+pub struct Guard {
+    /// The revision that the record must have; 0: it must not be there.
+    pub expected_revision: Option<u64>,
+    /// The lease that must be ours.
+    pub fence: Option<Fence>,
+}
+
+impl Guard {
+    /// The record must have this revision; 0: it must not be there.
+    pub fn revision(expected: u64) -> Self {
+        Self { expected_revision: Some(expected), fence: None }
+    }
+
+    /// The same guard, and this lease must be ours.
+    #[must_use]
+    pub fn under(self, fence: Fence) -> Self {
+        Self { fence: Some(fence), ..self }
+    }
+}
+
+impl StorageClient {
+    /// Over `client`, with its deadline and its layers.
+    pub fn new(client: Client) -> Self {
+        Self(client)
+    }
+
+    /// The record of this key; an error of code −20000 if it is not there.
+    pub async fn get<T: Record>(&self, key: &str) -> Result<T> {
+        Ok(self.get_versioned(key).await?.record)
+    }
+
+    /// The record of this key and its revision; `None` if it is not there.
+    pub async fn find<T: Record>(&self, key: &str) -> Result<Option<Versioned<T>>> {
+        match self.get_versioned(key).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.remote().is_some_and(|remote| remote.code == RpcError::STORAGE_LOOKUP) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The record of this key and its revision; an error of code −20000 if it is not there.
+    pub async fn get_versioned<T: Record>(&self, key: &str) -> Result<Versioned<T>> {
+        let params = GetParams {
+            model_type_name: name::<T>(),
+            model_json_data: by_key::<T>(key)?,
+            with_revision: true,
+        };
+        read("storage.get", &self.0.call(Get, &params).await?)
+    }
+
+    /// Saves a record, whatever there was before. Answers it as it is stored.
+    pub async fn save<T: Record>(&self, record: &T) -> Result<T> {
+        Ok(self.save_guarded(record, Guard::default()).await?.record)
+    }
+
+    /// Saves a record if `guard` allows; else an error of code 409, and nothing is changed.
+    pub async fn save_guarded<T: Record>(&self, record: &T, guard: Guard) -> Result<Versioned<T>> {
+        let params = SaveParams {
+            model_type_name: name::<T>(),
+            model_json_data: data(record)?,
+            with_revision: true,
+            expected_revision: guard.expected_revision.map(Expected::One),
+            fence: guard.fence,
+            quiet_if_unchanged: false,
+        };
+        read("storage.save", &self.0.call(Save, &params).await?)
+    }
+
+    /// Saves all records or none. They must fit one message together.
+    pub async fn save_all<T: Record>(&self, records: &[T]) -> Result<Vec<Versioned<T>>> {
+        let params = SaveParams {
+            model_type_name: name::<T>(),
+            model_json_data: data(&records)?,
+            with_revision: true,
+            expected_revision: None,
+            fence: None,
+            quiet_if_unchanged: false,
+        };
+        read("storage.save", &self.0.call(Save, &params).await?)
+    }
+
+    /// Deletes the record of this key; an error of code −20000 if it is not there.
+    pub async fn delete<T: Record>(&self, key: &str) -> Result<()> {
+        self.delete_guarded::<T>(key, Guard::default()).await
+    }
+
+    /// Deletes the record of this key if `guard` allows; else an error of code 409.
+    pub async fn delete_guarded<T: Record>(&self, key: &str, guard: Guard) -> Result<()> {
+        let params = DeleteParams {
+            model_type_name: name::<T>(),
+            model_json_data: by_key::<T>(key)?,
+            expected_revision: guard.expected_revision.map(Expected::One),
+            fence: guard.fence,
+        };
+        self.0.call(Delete, &params).await
+    }
+
+    /// All records of a type, sorted by key, fetched page by page.
+    pub async fn list<T: Record>(&self) -> Result<Vec<T>> {
+        Ok(self.list_versioned().await?.0.into_iter().map(|versioned| versioned.record).collect())
+    }
+
+    /// All records of a type with their revisions, and the revision from which [`changes`](Self::changes) tells all that
+    /// happened since the list was begun.
+    pub async fn list_versioned<T: Record>(&self) -> Result<(Vec<Versioned<T>>, u64)> {
+        let mut params = ListParams {
+            model_type_name: name::<T>(),
+            with_revision: true,
+            limit: Some(MAX_PAGE),
+            after: None,
+        };
+        let mut records = Vec::new();
+        let mut revision = None;
+        loop {
+            let page: Page<Versioned<T>> = read("storage.list", &self.0.call(List, &params).await?)?;
+            records.extend(page.records);
+            let revision = *revision.get_or_insert(page.revision);
+            match page.next {
+                None => return Ok((records, revision)),
+                next => params.after = next,
+            }
+        }
+    }
+
+    /// The changes after the revision `since`, as many as fit one answer: ask again from its `next` until that is its
+    /// `latest`. An error of code 410 when they are not all known any more: then list anew.
+    pub async fn changes(&self, since: u64) -> Result<ChangesOutput> {
+        self.0.call(Changes, &ChangesParams { since, limit: None }).await
+    }
+}
+
+fn name<T: Record>() -> String {
+    T::MODEL.name.to_owned()
+}
+
+fn by_key<T: Record>(key: &str) -> Result<Data> {
+    let field = T::MODEL.key.unwrap_or_default();
+    data(&Map::from_iter([(field.to_owned(), Value::from(key))]))
+}
+
+fn data(value: &impl serde::Serialize) -> Result<Data> {
+    Data::of(value)
+        .map_err(|e| commissaire::Error::malformed("the record cannot be written as JSON").because(e))
+}
+
+/// The answer as what the contract says. The parser's error is not kept: it may quote the record.
+fn read<T: DeserializeOwned>(method: &str, answer: &Data) -> Result<T> {
+    let error =
+        |_| commissaire::Error::malformed(format!("the answer of {method} is not what its contract says"));
+    answer.to().map_err(|e: serde_json::Error| error(e).maybe_executed())
+}

@@ -1,0 +1,26 @@
+//! What the Commissaire services say to each other: their records, and the contracts of their methods and events.
+//!
+//! * [`record`]: the records as types, each beside the table that describes it.
+//! * [`model`]: that table as data, for whoever must check or print a record without knowing its type.
+//! * [`fault`]: all that is wrong with a record, at once.
+//! * [`storage`]: the methods of the storage service.
+//! * [`event`]: what the storage service announces.
+//! * [`client`]: the storage service in terms of the record types.
+
+pub mod check;
+pub mod client;
+pub mod event;
+pub mod fault;
+pub mod model;
+pub mod nearest;
+pub mod record;
+pub mod storage;
+
+pub use client::StorageClient;
+pub use event::{StorageEvent, Verb};
+pub use fault::{Fault, Faults};
+pub use model::{MODELS, Model};
+pub use record::{
+    Cluster, ClusterDeploy, ClusterRestart, ClusterUpgrade, ContainerManagerConfig, ContainerManagerKind,
+    Host, HostCreds, HostStatus, Network, NetworkKind, Record, WatcherRecord,
+};

@@ -1,0 +1,45 @@
+//! The records: a type each, beside its row in the table of models.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::model::Model;
+
+mod cluster;
+mod cluster_deploy;
+mod cluster_restart;
+mod cluster_upgrade;
+mod container_manager_config;
+mod host;
+mod host_creds;
+mod host_status;
+mod network;
+mod watcher_record;
+
+pub use cluster::{CLUSTER, Cluster};
+pub use cluster_deploy::{CLUSTER_DEPLOY, ClusterDeploy};
+pub use cluster_restart::{CLUSTER_RESTART, ClusterRestart};
+pub use cluster_upgrade::{CLUSTER_UPGRADE, ClusterUpgrade};
+pub use container_manager_config::{CONTAINER_MANAGER_CONFIG, ContainerManagerConfig, ContainerManagerKind};
+pub use host::{HOST, Host};
+pub use host_creds::{HOST_CREDS, HostCreds};
+pub use host_status::{HOST_STATUS, HostStatus};
+pub use network::{NETWORK, Network, NetworkKind};
+pub use watcher_record::{WATCHER_RECORD, WatcherRecord};
+
+/// A record that has a key. Its form as JSON obeys its [`Model`], which a test holds.
+pub trait Record: Serialize + DeserializeOwned {
+    /// Its row in the table.
+    const MODEL: &'static Model;
+
+    /// What tells it from others of its model.
+    fn key(&self) -> &str;
+}
+
+/// The status of a host that is good.
+pub const ACTIVE: &str = "active";
+/// The status of what has failed.
+pub const FAILED: &str = "failed";
+/// The status of an operation that is under way.
+pub const IN_PROCESS: &str = "in_process";
+/// The status of an operation that has ended well.
+pub const FINISHED: &str = "finished";
