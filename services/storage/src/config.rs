@@ -1,0 +1,41 @@
+//! The configuration of the storage service.
+
+use std::path::PathBuf;
+
+use commissaire::{Result, app::Start};
+use serde::{Deserialize, Serialize};
+
+/// What the storage service is configured with, beside what every service is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorageConfig {
+    /// The directory of the store's file, `storage.redb`, and of the key that secrets are sealed with, `master.key`.
+    pub data_dir: PathBuf,
+    /// The service's own members.
+    pub members: Members,
+}
+
+/// The members that only this service has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Members {
+    /// How many changes `storage.changes` knows at least. Each takes about the size of its record on the disk.
+    pub change_log: u64,
+}
+
+impl Default for Members {
+    fn default() -> Self {
+        Self { change_log: 100_000 }
+    }
+}
+
+impl StorageConfig {
+    /// The defaults, with this directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self { data_dir: data_dir.into(), members: Members::default() }
+    }
+
+    /// What the program was configured with.
+    pub fn read(start: &Start) -> Result<Self> {
+        Ok(Self { data_dir: start.data_dir("storage")?, members: start.config.own()? })
+    }
+}

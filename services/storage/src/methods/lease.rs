@@ -1,0 +1,51 @@
+//! `storage.lease.acquire`, `.renew` and `.release`.
+
+use std::{sync::Arc, time::Duration};
+
+use commissaire::{Context, RpcError};
+use commissaire_api::{
+    Faults,
+    storage::{Fence, Lease, LeaseAcquireParams, MAX_LEASE_NAME, MAX_TTL_MS, Released},
+};
+
+use super::{
+    Storage,
+    refuse::{failed, faults},
+};
+
+pub(super) async fn acquire(
+    storage: Arc<Storage>,
+    params: LeaseAcquireParams,
+    _: Context,
+) -> Result<Lease, RpcError> {
+    let mut wrong = Faults::default();
+    check("name", &params.name, &mut wrong);
+    check("holder", &params.holder, &mut wrong);
+    if params.ttl_ms == 0 || params.ttl_ms > MAX_TTL_MS {
+        wrong.add("ttl_ms", format!("is {}: it takes 1 to {MAX_TTL_MS}", params.ttl_ms));
+    }
+    wrong.or(()).map_err(faults)?;
+    let ttl = Duration::from_millis(params.ttl_ms);
+    storage.store.acquire_lease(params.name, params.holder, ttl).await.map_err(failed)
+}
+
+pub(super) async fn renew(storage: Arc<Storage>, lease: Fence, _: Context) -> Result<Lease, RpcError> {
+    storage.store.renew_lease(lease.name, lease.token).await.map_err(failed)
+}
+
+pub(super) async fn release(storage: Arc<Storage>, lease: Fence, _: Context) -> Result<Released, RpcError> {
+    let released = storage.store.release_lease(lease.name, lease.token).await.map_err(failed)?;
+    Ok(Released { released })
+}
+
+fn check(field: &str, text: &str, wrong: &mut Faults) {
+    if text.is_empty() {
+        wrong.add(field, "must not be empty");
+    }
+    if text.len() > MAX_LEASE_NAME {
+        wrong.add(field, format!("has {} bytes: {MAX_LEASE_NAME} is the most", text.len()));
+    }
+    if text.chars().any(char::is_control) {
+        wrong.add(field, "must not hold control characters");
+    }
+}

@@ -1,0 +1,83 @@
+//! The methods of the storage service, one file each, and what they have in common.
+
+mod answer;
+mod changes;
+mod delete;
+mod get;
+mod given;
+mod lease;
+mod list;
+mod list_store_handlers;
+mod refuse;
+mod save;
+mod store;
+
+use std::sync::Arc;
+
+use commissaire::{RpcError, Service};
+use commissaire_api::{
+    model::{Kept, MODELS, Model},
+    storage as api,
+};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::{StorageConfig, Store};
+use refuse::{faulty, internal};
+
+/// What the methods share.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    pub(crate) store: Arc<Store>,
+    pub(crate) config: StorageConfig,
+    /// The id of this running instance.
+    pub(crate) instance: Uuid,
+}
+
+/// The service over `storage`.
+pub(crate) fn service(storage: Arc<Storage>) -> Service<Storage> {
+    Service::new("storage", storage)
+        .method(api::Get, get::get)
+        .method(api::Save, save::save)
+        .method(api::Delete, delete::delete)
+        .method(api::List, list::list)
+        .method(api::ListStoreHandlers, list_store_handlers::list_store_handlers)
+        .method(api::Changes, changes::changes)
+        .method(api::Store, store::store)
+        .method(api::LeaseAcquire, lease::acquire)
+        .method(api::LeaseRenew, lease::renew)
+        .method(api::LeaseRelease, lease::release)
+}
+
+/// The model of this name, if storage keeps it.
+fn kept(name: &str) -> Result<&'static Model, RpcError> {
+    Model::find(name).filter(|model| model.kept != Kept::Nowhere).ok_or_else(|| {
+        let known = MODELS.into_iter().filter(|model| model.kept != Kept::Nowhere).map(|model| model.name);
+        unknown(name, &known.collect::<Vec<_>>())
+    })
+}
+
+/// The model of this name, or of lists of this name, if it can be listed.
+fn listed(name: &str) -> Result<&'static Model, RpcError> {
+    Model::find_listed(name).filter(|model| model.kept == Kept::Plain).ok_or_else(|| {
+        let known = MODELS.into_iter().filter(|model| model.kept == Kept::Plain);
+        unknown(name, &known.map(|model| model.list.unwrap_or(model.name)).collect::<Vec<_>>())
+    })
+}
+
+fn unknown(name: &str, known: &[&str]) -> RpcError {
+    let shown: String = name.chars().take(64).collect();
+    let near = commissaire_api::nearest::nearest(name, known.iter().copied());
+    let near = near.map_or_else(String::new, |near| format!(": did you mean {near}?"));
+    faulty("model_type_name", format!("{shown:?} is unknown{near} (known are {})", known.join(", ")))
+}
+
+/// The record that readers find although it is not stored, if it has this key: the default network.
+fn built_in(model: &Model, key: &str) -> Option<Map<String, Value>> {
+    (model.name == "Network" && key == commissaire_api::Network::DEFAULT).then(|| model.blank(key))
+}
+
+/// Runs a long look into the store off the threads that serve the bus.
+async fn off_thread<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Result<T, RpcError> {
+    tokio::task::spawn_blocking(look).await.map_err(|_| internal("a reader of the store panicked"))
+}

@@ -1,0 +1,211 @@
+//! Saving and deleting: checks first, then every write of the transaction with its change and its announcement.
+
+use std::collections::HashSet;
+
+use commissaire_api::{
+    event::Verb,
+    model::{Kept, Model},
+    storage::{Change, Data, Fence},
+};
+use redb::{ReadableTable, StorageError};
+use serde_json::{Map, Value, value::RawValue};
+use zeroize::Zeroizing;
+
+use super::{
+    Store, StoreError,
+    pass::{Failure, Pass, Records},
+};
+
+/// Writes that are done all or none.
+#[derive(Debug)]
+pub struct Transaction {
+    /// What to write; a record stands once.
+    pub writes: Vec<Write>,
+    /// The lease that must be ours.
+    pub fence: Option<Fence>,
+    /// Whether saving what is stored just so already does nothing.
+    pub quiet_if_unchanged: bool,
+}
+
+/// One record to write.
+#[derive(Debug)]
+pub struct Write {
+    /// Its model.
+    pub model: &'static Model,
+    /// Its key.
+    pub key: String,
+    /// The revision that it must have; 0: it must not be there.
+    pub expected: Option<u64>,
+    /// What it shall be.
+    pub content: Content,
+}
+
+/// What a record shall be. `Debug` does not show it.
+pub enum Content {
+    /// This JSON, which the caller has checked against the model.
+    Record(Zeroizing<Vec<u8>>),
+    /// Deleted.
+    Nothing,
+}
+
+impl Store {
+    /// Carries `transaction` out and returns the revision of each write. When it refuses, nothing was changed:
+    /// [`Fenced`](StoreError::Fenced), [`Missing`](StoreError::Missing) with all keys that are to be deleted and not
+    /// there, or [`Conflict`](StoreError::Conflict).
+    pub async fn commit(&self, transaction: Transaction) -> Result<Vec<u64>, StoreError> {
+        self.write(move |pass| pass.apply(&transaction)).await
+    }
+
+    /// Takes from the outbox what was announced, by revision.
+    pub async fn sent(&self, revisions: Vec<u64>) -> Result<(), StoreError> {
+        self.write(move |pass| {
+            for revision in &revisions {
+                pass.dirty |= pass.outbox.remove(revision)?.is_some();
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl<'t> Pass<'t> {
+    fn apply(&mut self, transaction: &Transaction) -> Result<Vec<u64>, Failure> {
+        if let Some(fence) = &transaction.fence {
+            self.check_token(&fence.name, fence.token)?;
+        }
+        self.check(&transaction.writes)?;
+        transaction.writes.iter().map(|write| self.put(write, transaction.quiet_if_unchanged)).collect()
+    }
+
+    fn check(&mut self, writes: &[Write]) -> Result<(), Failure> {
+        let mut missing = Vec::new();
+        let mut conflict = None;
+        let mut seen = HashSet::new();
+        for write in writes {
+            let (model, key) = (write.model, write.key.as_str());
+            let current = self.table(model).get((model.name, key))?.map(|row| row.value().0);
+            let twice = !seen.insert((model.name, key));
+            match (current, &write.content, write.expected) {
+                (None, Content::Nothing, _) => missing.push(key.to_owned()),
+                (current, _, Some(expected)) if twice || expected != current.unwrap_or(0) => {
+                    conflict = conflict.or(Some((key.to_owned(), current.unwrap_or(0))));
+                }
+                (_, Content::Nothing, _) if twice => missing.push(key.to_owned()),
+                _ => {}
+            }
+        }
+        if !missing.is_empty() {
+            return Err(Failure::Refused(StoreError::Missing(missing)));
+        }
+        match conflict {
+            Some((key, revision)) => Err(Failure::Refused(StoreError::Conflict { key, revision })),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes one record, its change and, unless it is secret, its place in the outbox. Its revision.
+    fn put(&mut self, write: &Write, quiet: bool) -> Result<u64, Failure> {
+        let (model, key) = (write.model, write.key.as_str());
+        let place = (model.name, key);
+        let before = self.table(model).get(place)?.map(|row| {
+            let (revision, stored) = row.value();
+            (revision, stored.to_vec())
+        });
+        let revision = self.memory.numbers.revision + 1;
+        let (event, shown) = match (&write.content, before) {
+            (Content::Record(json), before) => {
+                if quiet
+                    && let Some((revision, stored)) = &before
+                    && self.is_same(model, key, stored, json)
+                {
+                    return Ok(*revision);
+                }
+                let stored = self.stored(model, key, json)?;
+                self.table(model).insert(place, (revision, stored.as_slice()))?;
+                let event = if before.is_some() { Verb::Updated } else { Verb::Created };
+                (event, shown(model, json)?)
+            }
+            (Content::Nothing, before) => {
+                self.table(model).remove(place)?;
+                let (_, stored) = before.unwrap_or_default();
+                (Verb::Deleted, shown(model, &stored)?)
+            }
+        };
+        if shown.is_some() {
+            self.outbox.insert(revision, ())?;
+            self.announce = true;
+        }
+        let change = Change {
+            revision,
+            model_type_name: model.name.to_owned(),
+            key: key.to_owned(),
+            event,
+            record: shown,
+            at: commissaire::time::timestamp(),
+        };
+        let change = serde_json::to_vec(&change).map_err(|_| corrupt("a change"))?;
+        self.changes.insert(revision, change.as_slice())?;
+        self.memory.numbers.revision = revision;
+        self.dirty = true;
+        Ok(revision)
+    }
+
+    fn table(&mut self, model: &Model) -> &mut Records<'t> {
+        match model.kept {
+            Kept::Sealed => &mut self.sealed,
+            Kept::Plain | Kept::Nowhere => &mut self.records,
+        }
+    }
+
+    /// `json` in the form of the model's table.
+    fn stored(&self, model: &Model, key: &str, json: &[u8]) -> Result<Vec<u8>, Failure> {
+        match model.kept {
+            Kept::Sealed => self.shared.sealer.seal(model.name, key, json).ok_or_else(|| {
+                Failure::Refused(StoreError::Broken(
+                    "the system gives no random numbers to seal a secret with".into(),
+                ))
+            }),
+            Kept::Plain | Kept::Nowhere => Ok(json.to_vec()),
+        }
+    }
+
+    fn is_same(&self, model: &Model, key: &str, stored: &[u8], json: &[u8]) -> bool {
+        match model.kept {
+            Kept::Sealed => self
+                .shared
+                .sealer
+                .open(model.name, key, stored)
+                .is_some_and(|opened| opened.as_slice() == json),
+            Kept::Plain | Kept::Nowhere => stored == json,
+        }
+    }
+}
+
+/// The record without what is hidden; nothing at all of a secret one.
+fn shown(model: &Model, json: &[u8]) -> Result<Option<Data>, StorageError> {
+    if model.kept == Kept::Sealed {
+        return Ok(None);
+    }
+    let damaged = |_| corrupt(model.name);
+    let text = if model.hides_nothing() {
+        String::from_utf8(json.to_vec()).map_err(|_| corrupt(model.name))?
+    } else {
+        let mut record: Map<String, Value> = serde_json::from_slice(json).map_err(damaged)?;
+        model.hide(&mut record);
+        serde_json::to_string(&record).map_err(damaged)?
+    };
+    Ok(Some(Data(RawValue::from_string(text).map_err(damaged)?)))
+}
+
+fn corrupt(what: &str) -> StorageError {
+    StorageError::Corrupted(format!("a stored {what} is not JSON"))
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Record(json) => write!(f, "{} bytes", json.len()),
+            Self::Nothing => f.write_str("nothing"),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Tests of the storage service: the store by itself, and the service on a bus.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+mod crash;
+mod file;
+mod full_disk;
+mod leases;
+mod owner;
+mod records;
+mod relay;
+mod secrets;
+mod service;
+mod speed;
