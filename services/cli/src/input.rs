@@ -1,0 +1,60 @@
+//! What the command line holds: durations and JSON.
+
+use std::{io::Read, time::Duration};
+
+use commissaire::{Error, ErrorKind, RpcError, app::Exit, jsonrpc::check};
+use serde_json::value::RawValue;
+
+use crate::Failed;
+
+/// Reads `10s`, `250ms`, `1m30s`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration =
+        text.parse().map_err(|_| "write it as 10s, 250ms or 1m30s".to_owned())?;
+    Duration::try_from(parsed).map_err(|_| "must not be negative".to_owned())
+}
+
+/// The text itself, or what standard input holds for `-`. Bounded by what the bus carries.
+pub(crate) fn text(argument: &str) -> Result<String, Failed> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
+    }
+    let mut text = String::new();
+    std::io::stdin()
+        .take(commissaire::MAX_RECEIVED as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(|e| Error::invalid("cannot read standard input").because(e))?;
+    if text.len() > commissaire::MAX_RECEIVED {
+        let what = format!(
+            "standard input holds more than the {} bytes that the bus carries",
+            commissaire::MAX_RECEIVED
+        );
+        return Err(Error::new(ErrorKind::TooLarge, what).into());
+    }
+    Ok(text)
+}
+
+/// Reads parameters; what is not JSON is said as the JSON-RPC error that it is.
+pub(crate) fn params(argument: &str) -> Result<Box<RawValue>, Failed> {
+    let text = text(argument)?;
+    if let Err(error) = check(text.as_bytes()) {
+        if error.code == RpcError::PARSE {
+            return Err(say(&error));
+        }
+        return Err(Error::invalid(error.message).into());
+    }
+    if !text.trim_start().starts_with(['{', '[']) {
+        return Err(Error::invalid("params must be a JSON object or array").into());
+    }
+    RawValue::from_string(text.trim().to_owned())
+        .map_err(|_| say(&RpcError::new(RpcError::PARSE, "parse error: not JSON")))
+}
+
+/// Puts the error on standard error, as JSON.
+pub(crate) fn say(error: &RpcError) -> Failed {
+    match serde_json::to_string(error) {
+        Ok(json) => eprintln!("{json}"),
+        Err(_) => eprintln!("commissaire: {error}"),
+    }
+    Failed::Said(Exit::Failed)
+}

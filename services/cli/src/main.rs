@@ -1,0 +1,103 @@
+//! The `commissaire` program: runs the services, and talks to them from the shell.
+
+mod call;
+mod connection;
+mod enqueue;
+mod input;
+mod listen;
+mod publish;
+mod up;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+use commissaire::{
+    Error,
+    app::{Exit, Verbosity, forbid_core_dumps, log_to_stderr},
+};
+use tracing::level_filters::LevelFilter;
+
+/// Manages fleets of Linux hosts: a set of services on one message bus
+#[derive(Debug, Parser)]
+#[command(name = "commissaire", version, arg_required_else_help = true, after_help = AFTER)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    verbosity: Verbosity,
+}
+
+const AFTER: &str = "\
+Which bus: --bus-uri URI, else COMMISSAIRE_BUS_URI, else that of a running `commissaire up`.
+
+Try:
+  commissaire up &
+  commissaire call simple.add '{\"x\": 2, \"y\": 3}'
+
+Exit codes: 0 well, 1 the service answered with an error, 2 no running service answers, 3 the bus cannot be
+reached, 4 the time ran out, 64 wrong usage, 78 wrong configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Up),
+    Call(call::Call),
+    Publish(publish::Publish),
+    Enqueue(enqueue::Enqueue),
+    Listen(listen::Listen),
+}
+
+/// How a command went wrong.
+#[derive(Debug)]
+enum Failed {
+    /// To be said in words.
+    Error(Error),
+    /// Said already.
+    Said(Exit),
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+fn main() -> ExitCode {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Well.into() };
+        }
+    };
+    let usual = if matches!(line.command, Command::Up(_)) { LevelFilter::WARN } else { LevelFilter::ERROR };
+    log_to_stderr(line.verbosity, usual);
+    forbid_core_dumps();
+    match run(line.command) {
+        Ok(()) => Exit::Well.into(),
+        Err(Failed::Said(exit)) => exit.into(),
+        Err(Failed::Error(error)) => {
+            eprintln!("commissaire: {}", error.chain());
+            Exit::from(&error).into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failed> {
+    let mut builder = match command {
+        Command::Up(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = builder.enable_all().build().map_err(|e| Error::config("cannot start").because(e))?;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Up(up) => up.run().await,
+            Command::Call(call) => call.run().await,
+            Command::Publish(publish) => publish.run().await,
+            Command::Enqueue(enqueue) => enqueue.run().await,
+            Command::Listen(listen) => listen.run().await,
+        }
+    });
+    // A task that reads a terminal must not keep the program.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    outcome
+}
