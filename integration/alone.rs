@@ -1,0 +1,34 @@
+//! Which tests run, how long, and beside what.
+
+use std::io::Write;
+
+use commissaire::testkit::{Failure, Outcome};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Lets one test at a time load the machine. Held until the end of the test.
+pub async fn alone() -> MutexGuard<'static, ()> {
+    static MACHINE: Mutex<()> = Mutex::const_new(());
+    MACHINE.lock().await
+}
+
+/// `long` where COMMISSAIRE_LONG=1 is set, else `short`; says which, and what it counts.
+pub fn long<T: std::fmt::Debug>(what: &str, short: T, long: T) -> T {
+    let asked = std::env::var_os("COMMISSAIRE_LONG").is_some_and(|value| value == "1");
+    let chosen = if asked { long } else { short };
+    let more = if asked { "" } else { " (more with COMMISSAIRE_LONG=1)" };
+    // Not by `eprintln!`, which the test harness would swallow.
+    let _ = writeln!(std::io::stderr(), "{what}: {chosen:?}{more}");
+    chosen
+}
+
+/// The seed of everything random in a test: COMMISSAIRE_SEED, or a new one; printed, so that a failure shows it.
+pub fn seed() -> Outcome<u64> {
+    let seed = match std::env::var("COMMISSAIRE_SEED") {
+        Ok(text) => {
+            text.parse().map_err(|_| Failure::new(format!("COMMISSAIRE_SEED={text:?} is no number")))?
+        }
+        Err(_) => rand::random(),
+    };
+    println!("COMMISSAIRE_SEED={seed}");
+    Ok(seed)
+}

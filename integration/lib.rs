@@ -1,0 +1,55 @@
+//! Whole programs as a user runs them: started in a home of their own, read with bounds, gone when the test is over.
+//!
+//! A test makes a [`Place`], starts programs there ([`Place::order`]), and waits for what they say. What differs between
+//! buses is a [`Broker`]; a test that is the same on all of them takes a [`Kind`] and is listed in [`each_bus!`].
+
+mod alone;
+mod broker;
+mod http;
+mod measures;
+mod place;
+mod process;
+mod programs;
+
+pub use alone::{alone, long, seed};
+pub use broker::{Broker, Kind, Site, join};
+pub use commissaire::testkit::{Failure, Lateness, Outcome, Server, until, within};
+pub use http::{Answer, get};
+pub use measures::{Measures, resident_kib};
+pub use place::Place;
+pub use process::{Ended, Order, Process};
+pub use rustix::process::Signal;
+
+use std::time::Duration;
+
+/// How long anything may take that has no bound of its own: far more than it does, even on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Fails with the formatted reason unless the condition holds.
+#[macro_export]
+macro_rules! ensure {
+    ($holds:expr, $($reason:tt)+) => {
+        if !$holds {
+            return Err($crate::Failure::new(format!($($reason)+)));
+        }
+    };
+}
+
+/// Makes two tests of each function that takes a [`Kind`]: one in a module `memory`, one in a module `redis`.
+#[macro_export]
+macro_rules! each_bus {
+    ($($promise:ident),+ $(,)?) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $promise() -> $crate::Outcome {
+                super::$promise($crate::Kind::Memory).await
+            })+
+        }
+        mod redis {
+            $(#[tokio::test]
+            async fn $promise() -> $crate::Outcome {
+                super::$promise($crate::Kind::Redis).await
+            })+
+        }
+    };
+}

@@ -1,0 +1,15 @@
+//! What whole programs promise, on each bus, with faults.
+
+mod calls;
+mod health;
+mod hostile;
+mod jobs;
+mod outage;
+mod owner;
+mod saver;
+mod secrets;
+mod sharing;
+mod storage;
+mod survival;
+mod switching;
+mod up;
