@@ -14,7 +14,6 @@ const SECRETS: &[&str] = &[
     "rediss://user:pass%20CANARY@127.0.0.1:1",
     "redis://127.0.0.1:1?password=CANARY",
     "redis://127.0.0.1:1?a=b&token=x%26CANARY&c=d",
-    "redis://127.0.0.1:1/0#CANARY",
     "redis:CANARY@127.0.0.1",
     "redis:user:CANARY@127.0.0.1",
     "memory:CANARY",
@@ -31,6 +30,12 @@ const SECRETS: &[&str] = &[
 
 /// Texts that cannot be read as URIs.
 const BROKEN: &[&str] = &[
+    "redis://127.0.0.1:1/0#CANARY",
+    "redis://user:a/CANARY@host",
+    "redis://user:a?CANARY@host",
+    "redis://user:a#CANARY@host",
+    "redis://user:1/CANARY@host",
+    "redis://user:1?x=CANARY@host",
     "redis://user:CANARY@host:99999",
     "redis://user:CANARY@[::1",
     "redis://user:CANARY@ho st",
