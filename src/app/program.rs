@@ -23,6 +23,11 @@ pub struct Program {
     pub name: &'static str,
     /// What it does, in one line.
     pub about: &'static str,
+    /// Checks the members of its own: for most, `|config| config.own::<MyMembers>().map(drop)`, and [`NoMembers`] for a
+    /// service that has none.
+    ///
+    /// [`NoMembers`]: crate::config::NoMembers
+    pub check: fn(&Config) -> Result<()>,
     /// Starts it. Returns when it answers.
     pub start: fn(Start) -> BoxFuture<'static, Result<Box<dyn Instance>>>,
 }
@@ -96,6 +101,7 @@ pub fn run(program: Program, drivers: &'static [Driver]) -> ExitCode {
 
 async fn serve(program: Program, flags: &ServiceFlags, drivers: &[Driver]) -> Result<(), Arc<Error>> {
     let config = configure(program, flags)?;
+    (program.check)(&config)?;
     if flags.check_config {
         return Ok(());
     }

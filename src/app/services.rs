@@ -30,6 +30,7 @@ impl Services {
 
     /// Starts `program`; returns when it answers.
     pub async fn start(&mut self, program: &Program, config: Config) -> Result<()> {
+        (program.check)(&config)?;
         let start = Start {
             bus: self.bus.clone(),
             config,

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use figment::{
     Figment, Profile,
+    error::Kind,
     providers::{Env, Serialized},
     value::{Dict, Value},
 };
@@ -54,6 +55,11 @@ pub struct Common {
     pub data_dir: Option<PathBuf>,
 }
 
+/// The members of a service that has none of its own: whatever else is set is an error.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoMembers {}
+
 /// Collects the layers of a configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
@@ -92,7 +98,7 @@ impl Layers {
 
     /// The effective configuration; fails when a common member cannot be used.
     pub fn load(self) -> Result<Config> {
-        let common = self.figment.extract::<Common>().map_err(|e| faults(&e))?;
+        let common = self.figment.extract::<Common>().map_err(|e| faults(&e, &self.figment))?;
         Ok(Config { figment: self.figment, common })
     }
 }
@@ -105,11 +111,11 @@ impl Config {
 
     /// The members of the service's own, as a `T`. With `deny_unknown_fields` on `T`, unknown members are errors.
     pub fn own<T: DeserializeOwned>(&self) -> Result<T> {
-        let mut members: Dict = self.figment.extract().map_err(|e| faults(&e))?;
+        let mut members: Dict = self.figment.extract().map_err(|e| faults(&e, &self.figment))?;
         members.retain(|name, _| !COMMON.contains(&name.as_str()));
         Figment::from(Serialized::from(Value::from(members), Profile::Default))
             .extract()
-            .map_err(|e| faults(&e))
+            .map_err(|e| faults(&e, &self.figment))
     }
 
     /// With what the bus is connected, beside its URI.
@@ -122,26 +128,23 @@ impl Config {
     }
 }
 
-/// All faults that figment found, each with its member and where it came from, never with the value.
-fn faults(error: &figment::Error) -> Error {
-    let texts: Vec<String> = error
-        .clone()
-        .into_iter()
-        .map(|fault| {
-            let member = fault.path.join(".");
-            let source =
-                fault.metadata.as_ref().map(|metadata| format!(" ({})", metadata.name)).unwrap_or_default();
-            let kind = match &fault.kind {
-                figment::error::Kind::InvalidType(_, expected) => format!("must be {expected}"),
-                figment::error::Kind::InvalidValue(_, expected) => format!("must be {expected}"),
-                kind => kind.to_string(),
-            };
-            if member.is_empty() {
-                format!("{kind}{source}")
-            } else {
-                format!("member {member:?}: {kind}{source}")
-            }
-        })
-        .collect();
+/// All faults that figment found, each with its member and the layer of `figment` that set it, never with the value.
+fn faults(error: &figment::Error, figment: &Figment) -> Error {
+    let texts: Vec<String> = error.clone().into_iter().map(|fault| text(&fault, figment)).collect();
     Error::config(format!("the configuration cannot be used: {}", texts.join("; ")))
+}
+
+fn text(fault: &figment::Error, figment: &Figment) -> String {
+    let (member, problem) = match &fault.kind {
+        Kind::UnknownField(name, []) => (name.clone(), "is not known here".to_owned()),
+        Kind::UnknownField(name, known) => {
+            (name.clone(), format!("is not known here: known are {}", known.join(", ")))
+        }
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
+            (fault.path.join("."), format!("must be {expected}"))
+        }
+        kind => (fault.path.join("."), kind.to_string()),
+    };
+    let layer = figment.find_metadata(&member).map(|found| format!(" ({})", found.name)).unwrap_or_default();
+    if member.is_empty() { problem } else { format!("member {member:?}{layer}: {problem}") }
 }

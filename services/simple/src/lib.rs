@@ -6,6 +6,7 @@ mod handlers;
 use commissaire::{
     Service,
     app::{Instance, Program, Start},
+    config::NoMembers,
     layer::Traced,
 };
 pub use contract::{Add, Sum, WordyAdd};
@@ -14,6 +15,7 @@ pub use contract::{Add, Sum, WordyAdd};
 pub const PROGRAM: Program = Program {
     name: "simple",
     about: "The example service: adds numbers",
+    check: |config| config.own::<NoMembers>().map(drop),
     start: |start: Start| {
         Box::pin(async move {
             let running = service().metrics(start.metrics).start(start.bus).await?;

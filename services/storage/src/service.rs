@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     StorageConfig, Store,
+    config::Members,
     methods::{self, Storage},
     owner::{Claim, Owner},
     relay::relay,
@@ -22,6 +23,7 @@ use crate::{
 pub const PROGRAM: Program = Program {
     name: "storage",
     about: "Keeps the records of Commissaire in an embedded store, tells what changed, and lends leases",
+    check: |config| config.own::<Members>().map(drop),
     start: |begin| {
         Box::pin(async move {
             let config = StorageConfig::read(&begin)?;
