@@ -22,6 +22,8 @@ pub(crate) const DEAF: Duration = Duration::from_secs(10);
 const DIAL: Duration = Duration::from_secs(3);
 /// The least time between two dials of one connection.
 const PACE: Duration = Duration::from_secs(1);
+/// After how long the server's time is asked for again: two clocks drift apart by some ms meanwhile.
+const CLOCK: Duration = Duration::from_secs(60);
 /// How often a server that is silent is asked whether it lives.
 const PING: Duration = Duration::from_secs(3);
 
@@ -202,6 +204,11 @@ impl Link {
         self.0.borrow().clone().filter(|wire| !wire.is_down())
     }
 
+    /// Whether the connection took the place of a lost one less than `age` ago.
+    pub(crate) fn is_new_again(&self, age: Duration) -> bool {
+        self.now().is_some_and(|wire| wire.is_new_again(age))
+    }
+
     /// The connection, however long it takes; `None` when the bus has closed.
     pub(crate) async fn up(&self) -> Option<Wire> {
         let mut receiver = self.0.clone();
@@ -219,6 +226,7 @@ async fn keep_up(
 ) {
     let mut pace = Pace::default();
     let mut next = first;
+    let mut lost = false;
     loop {
         if let Some(after) = &after
             && after.up().await.is_none()
@@ -239,11 +247,13 @@ async fn keep_up(
                 }
             }
         };
-        if tenant.up(&wire).await.is_err() {
+        if wire.set_clock(DEAF).await.is_err() || tenant.up(&wire).await.is_err() {
             wire.cut();
             continue;
         }
+        let wire = if lost { wire.made_again() } else { wire };
         sender.send_replace(Some(wire.clone()));
+        lost = true;
         watch_over(&wire).await;
         wire.cut();
         sender.send_replace(None);
@@ -260,6 +270,10 @@ async fn watch_over(wire: &Wire) {
         tokio::select! {
             () = wire.down() => return,
             () = sleep(PING) => {}
+        }
+        if wire.clock_is_older(CLOCK) {
+            // Whether it answers is found out below.
+            let _ = wire.set_clock(DEAF).await;
         }
         if wire.heard() != heard {
             heard = wire.heard();

@@ -25,6 +25,12 @@ const MOST_STORED: usize = 1_000_000;
 const ROOMY: i64 = 100_000;
 const COUNTED: Duration = Duration::from_secs(1);
 const MOST_KNOWN: usize = 1_000;
+/// How long after our connection was made again services may still be making theirs, and how long to wait before asking
+/// whether one is there now.
+const COME_BACK: Duration = Duration::from_secs(3);
+const BLINK: Duration = Duration::from_millis(50);
+/// How much later than its caller a call may end, in ms: clocks are compared only so well.
+const SLACK_MS: i64 = 50;
 /// How long a reply waits for a client that is reconnecting, and the most of them.
 const MISSED: (Duration, usize) = (Duration::from_secs(60), 1_000);
 
@@ -36,7 +42,7 @@ pub(crate) struct Publisher {
 }
 
 /// Who wants which events, as of one version.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Bindings {
     version: Vec<u8>,
     durable: Vec<(Token, Vec<Pattern>)>,
@@ -82,12 +88,40 @@ impl Publisher {
         let keys = &self.core.keys;
         let (list, live) = (keys.calls(&service), keys.live(&service));
         let ttl = ttl.map_or(0, |ttl| ttl.as_millis().clamp(1, 1 << 40) as u64);
+        let end = Instant::now() + Duration::from_millis(ttl);
         let arguments = |command: &mut Cmd| {
-            command.arg(keys.here(&service)).arg(ttl).arg(MOST_CALLS).arg(bytes);
+            // However long the server takes until it runs the script: the call ends when its caller gives up.
+            let left =
+                i64::try_from(end.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(i64::MAX);
+            let clock = self.core.main.now().and_then(|wire| wire.clock());
+            let until = clock.filter(|_| ttl > 0).map_or(0, |now| now.saturating_add(left) + SLACK_MS);
+            command.arg(keys.here(&service)).arg(ttl).arg(MOST_CALLS).arg(bytes).arg(until);
         };
-        let answer = self.run(Script::Call, &[&list, &live], arguments, deadline).await;
+        let mut asked_again = false;
+        let answer = loop {
+            let answer = self.run(Script::Call, &[&list, &live], arguments, deadline).await;
+            // Too late by the server's clock, which may have been set; if time is left by ours, it was.
+            if matches!(answer, Ok(Value::Int(-4))) && Instant::now() < deadline {
+                if let Some(wire) = self.core.main.now() {
+                    let _ = wire.set_clock(BLINK).await;
+                }
+                continue;
+            }
+            let perhaps = match answer {
+                Ok(Value::Int(-1)) => self.core.main.is_new_again(COME_BACK),
+                Ok(Value::Int(-3)) => !asked_again || self.core.main.is_new_again(COME_BACK),
+                _ => false,
+            };
+            // Nothing was stored, so asking again is safe.
+            if !perhaps || Instant::now() + BLINK >= deadline {
+                break answer;
+            }
+            asked_again = true;
+            sleep(BLINK).await;
+        };
         match answer {
-            Ok(Value::Int(-1)) => Err(Error::no_responders(&service)),
+            Ok(Value::Int(-4)) => Err(Error::timeout(format_args!("call {key}"), Duration::from_millis(ttl))),
+            Ok(Value::Int(-1 | -3)) => Err(Error::no_responders(&service)),
             Ok(Value::Int(-2)) => Err(Error::new(
                 ErrorKind::Busy,
                 format!(
@@ -205,6 +239,13 @@ impl Publisher {
                 answer => return answer,
             }
         }
+    }
+}
+
+impl Default for Bindings {
+    /// Of a version that no server has: the first event asks for what there is.
+    fn default() -> Self {
+        Self { version: b"-".to_vec(), durable: Vec::new() }
     }
 }
 

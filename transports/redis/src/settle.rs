@@ -302,7 +302,7 @@ impl Settler {
     fn finish_jobs(&self, jobs: Vec<Job>, fault: Option<&Fault>) {
         let count = jobs.len();
         for job in jobs {
-            job.stream.let_go(job.id);
+            job.stream.let_go(job.id, !matches!(job.verdict, Verdict::Release));
             let result = match fault {
                 None => Ok(()),
                 Some(fault) => {

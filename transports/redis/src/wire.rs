@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -10,10 +10,13 @@ use std::{
 
 use commissaire::{Error, ErrorKind};
 use redis::{Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::script::{Digests, TEXTS};
+use crate::{
+    script::{Digests, TEXTS},
+    value::millis,
+};
 
 /// A connection that is up, or was. Cheap to clone; all clones share it.
 #[derive(Clone)]
@@ -21,6 +24,10 @@ pub(crate) struct Wire {
     connection: MultiplexedConnection,
     down: CancellationToken,
     heard: Arc<AtomicU64>,
+    /// When it was made, if it took the place of one that was lost.
+    again: Option<Instant>,
+    /// The server's time in ms, and when it was asked for.
+    clock: Arc<Mutex<Option<(Instant, i64)>>>,
     digests: Arc<Digests>,
 }
 
@@ -46,7 +53,39 @@ impl Wire {
         down: CancellationToken,
         digests: Arc<Digests>,
     ) -> Self {
-        Self { connection, down, heard: Arc::default(), digests }
+        Self { connection, down, heard: Arc::default(), again: None, clock: Arc::default(), digests }
+    }
+
+    /// Asks for the server's time.
+    pub(crate) async fn set_clock(&self, limit: Duration) -> Result<(), Fault> {
+        let asked = Instant::now();
+        let time = millis(self.ask(&redis::cmd("TIME"), limit).await?);
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = time.map(|time| (asked, time));
+        Ok(())
+    }
+
+    /// The server's time in ms, reckoned from when it was last asked for: late by at most what that took, never early,
+    /// unless the server's clock was set since.
+    pub(crate) fn clock(&self) -> Option<i64> {
+        let (asked, time) = (*self.clock.lock().unwrap_or_else(PoisonError::into_inner))?;
+        time.checked_add(i64::try_from(asked.elapsed().as_millis()).ok()?)
+    }
+
+    /// Whether the server's time was not asked for since `age` ago.
+    pub(crate) fn clock_is_older(&self, age: Duration) -> bool {
+        let clock = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.is_none_or(|(asked, _)| asked.elapsed() > age)
+    }
+
+    /// The same connection, known to take the place of one that was lost just now.
+    pub(crate) fn made_again(mut self) -> Self {
+        self.again = Some(Instant::now());
+        self
+    }
+
+    /// Whether it took the place of a lost one less than `age` ago.
+    pub(crate) fn is_new_again(&self, age: Duration) -> bool {
+        self.again.is_some_and(|made| made.elapsed() < age)
     }
 
     /// Asks one thing. The answer is never an error of the server's. Scripts that it has forgotten are loaded again.

@@ -274,9 +274,16 @@ impl Calls {
             pipeline.cmd("TIME");
             let mut answers = wire.ask_all(&pipeline, DEAF).await?;
             let now = answers.pop().and_then(millis).ok_or(Fault::Lost)?;
-            let mut found = false;
+            let (mut found, mut fault) = (false, None);
+            // What one list gave is taken, whatever became of another.
             for ((taker, _), answer) in room.iter().zip(answers) {
-                found |= self.take(no_error(answer)?, now, std::slice::from_ref(taker));
+                match no_error(answer) {
+                    Ok(answer) => found |= self.take(answer, now, std::slice::from_ref(taker)),
+                    Err(refused) => fault = fault.or(Some(refused)),
+                }
+            }
+            if let Some(fault) = fault {
+                return Err(fault);
             }
             if found {
                 return Ok(true);

@@ -34,6 +34,8 @@ const KEEP: Duration = Duration::from_secs(10);
 const GONE: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(15));
 /// The most entries that one script touches.
 const MOST: usize = 200;
+/// The most scripts a stream and a tick that move what is due.
+const ROUNDS: usize = 50;
 
 struct Care {
     core: Arc<Core>,
@@ -107,18 +109,37 @@ impl Care {
 
     /// Brings back what has rested long enough.
     async fn move_due(&self, wire: &Wire) -> Result<(), Fault> {
-        let mut pipeline = Pipeline::new();
-        for (stream, _) in self.streams.taken() {
-            let keys = [stream.key(), stream.delayed(), stream.bodies()];
-            let mut command = Script::Move.over(wire.digests(), &keys);
-            command.arg(MOST);
-            pipeline.add_command(command);
+        let mut streams: Vec<Arc<Stream>> =
+            self.streams.taken().into_iter().map(|(stream, _)| stream).collect();
+        // One script moves few, so that it holds nobody up; what is due all the same is moved by the next.
+        for _ in 0..ROUNDS {
+            let mut pipeline = Pipeline::new();
+            for stream in &streams {
+                let keys = [stream.key(), stream.delayed(), stream.bodies()];
+                let mut command = Script::Move.over(wire.digests(), &keys);
+                command.arg(MOST);
+                pipeline.add_command(command);
+            }
+            let answers = wire.ask_all(&pipeline, DEAF).await?;
+            let full = |answer: &Value| int(answer).is_some_and(|moved| moved >= MOST as i64);
+            let mut more = answers.iter().map(full).collect::<Vec<bool>>().into_iter();
+            first_fault(answers)?;
+            streams.retain(|_| more.next().unwrap_or(false));
+            if streams.is_empty() {
+                break;
+            }
         }
-        first_fault(wire.ask_all(&pipeline, DEAF).await?)
+        Ok(())
     }
 
     /// Says of all that is in hand that it is worked on.
     async fn keep(&self, wire: &Wire) -> Result<(), Fault> {
+        // An administrator may have deleted the bindings and left the streams.
+        for (stream, _) in self.streams.taken() {
+            if stream.binding.is_some() {
+                self.streams.declare(wire, &stream, true).await?;
+            }
+        }
         let (held, done) = self.streams.in_hand();
         let mut pipeline = Pipeline::new();
         for stream in held {
@@ -165,6 +186,7 @@ impl Care {
             let mut command = Script::Claim.over(wire.digests(), &[stream.key()]);
             command.arg(Stream::GROUP).arg(&self.core.id).arg(LEASE.as_millis() as u64).arg(most).arg(cursor);
             command.arg(self.core.keys.alive()).arg(&dead);
+            let _look = stream.look();
             let answer = match wire.ask(&command, DEAF).await {
                 // The reader makes it again.
                 Err(fault) if fault.is("NOGROUP") => continue,

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     fmt,
     str::FromStr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -44,8 +44,32 @@ pub(crate) struct Stream {
     address: Option<Address>,
     /// Name and patterns of a durable subscription.
     pub(crate) binding: Option<(String, Mutex<String>)>,
-    /// What is with consumers, or on its way to or from them.
-    hand: Mutex<HashSet<EntryId>>,
+    hand: Mutex<Hand>,
+}
+
+/// What is with consumers, or on its way to or from them.
+#[derive(Debug, Default)]
+struct Hand {
+    held: HashSet<EntryId>,
+    /// How many answers are on their way that may name what is settled meanwhile.
+    looks: usize,
+    /// What was settled since.
+    settled: HashSet<EntryId>,
+}
+
+/// An answer is on its way that names entries which are this process's already. While it lives, what is settled is
+/// remembered, so that an old answer does not hand it out again.
+#[derive(Debug)]
+pub(crate) struct Look(Arc<Stream>);
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        let mut hand = self.0.hand();
+        hand.looks -= 1;
+        if hand.looks == 0 {
+            hand.settled = HashSet::new();
+        }
+    }
 }
 
 impl Stream {
@@ -124,23 +148,35 @@ impl Stream {
         &self.origin
     }
 
-    /// Notes that an entry is in hand; `false` when it was already.
-    pub(crate) fn hold(&self, id: EntryId) -> bool {
-        self.hand().insert(id)
+    /// To be held while the server is asked for entries that may be in hand already.
+    pub(crate) fn look(self: &Arc<Self>) -> Look {
+        self.hand().looks += 1;
+        Look(self.clone())
     }
 
-    /// An entry is in hand no longer.
-    pub(crate) fn let_go(&self, id: EntryId) {
-        self.hand().remove(&id);
+    /// Notes that an entry is in hand; `false` when it was already, or was settled while the answer that names it was
+    /// on its way.
+    pub(crate) fn hold(&self, id: EntryId) -> bool {
+        let mut hand = self.hand();
+        !hand.settled.contains(&id) && hand.held.insert(id)
+    }
+
+    /// An entry is in hand no longer, for it was settled or given back.
+    pub(crate) fn let_go(&self, id: EntryId, settled: bool) {
+        let mut hand = self.hand();
+        hand.held.remove(&id);
+        if settled && hand.looks > 0 {
+            hand.settled.insert(id);
+        }
     }
 
     /// All that is in hand.
     pub(crate) fn held(&self) -> Vec<EntryId> {
-        self.hand().iter().copied().collect()
+        self.hand().held.iter().copied().collect()
     }
 
     pub(crate) fn holds(&self) -> usize {
-        self.hand().len()
+        self.hand().held.len()
     }
 
     /// What cannot be read, as a dead letter: its bytes as the body, as far as they fit.
@@ -153,7 +189,7 @@ impl Stream {
         Some(envelope::encode(&message.with_origin(&self.origin)))
     }
 
-    fn hand(&self) -> MutexGuard<'_, HashSet<EntryId>> {
+    fn hand(&self) -> MutexGuard<'_, Hand> {
         self.hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -138,10 +138,10 @@ impl Listener {
                 () = feed.closed() => return,
             }
             loop {
-                match self.first() {
+                match self.gap_or_message(feed) {
                     None => break,
-                    Some(Some(gap)) => feed.gap(gap),
-                    Some(None) => {
+                    Some(First::Gap) => {}
+                    Some(First::Message) => {
                         let Some(place) = feed.place().await else { return };
                         let mut waiting = self.waiting();
                         if let Some(Item::Message(message)) = waiting.items.pop_front() {
@@ -154,17 +154,13 @@ impl Listener {
         }
     }
 
-    /// The first that waits: a gap, taken out, or a message, left in.
-    fn first(&self) -> Option<Option<&'static str>> {
+    /// The first that waits: a gap, handed on before anything else can be, or a message, left in.
+    fn gap_or_message(&self, feed: &Feed) -> Option<First> {
         let mut waiting = self.waiting();
-        match waiting.items.front()? {
-            Item::Message(_) => Some(None),
-            Item::Gap(reason) => {
-                let reason = *reason;
-                waiting.items.pop_front();
-                Some(Some(reason))
-            }
-        }
+        let Item::Gap(reason) = waiting.items.front()? else { return Some(First::Message) };
+        feed.gap(*reason);
+        waiting.items.pop_front();
+        Some(First::Gap)
     }
 
     fn feed(&self) -> Option<Arc<Feed>> {
@@ -174,6 +170,11 @@ impl Listener {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+enum First {
+    Gap,
+    Message,
 }
 
 impl Waiting {

@@ -21,6 +21,8 @@ use crate::{
 
 /// How long the server holds a read that finds nothing.
 const BLOCK: Duration = Duration::from_secs(2);
+/// The same where the reader cannot be woken.
+const SHORT: Duration = Duration::from_millis(200);
 /// The most entries of one read.
 const MOST: usize = 256;
 
@@ -62,10 +64,7 @@ impl Streams {
 
     /// Makes everything that is read from. On a new connection it also takes up what the old one read and lost.
     async fn begin(&self, wire: &Wire, new: bool) -> Result<(), Fault> {
-        let mut making = Pipeline::new();
-        making.cmd("XGROUP").arg("CREATE").arg(&self.wake).arg(Stream::GROUP).arg("$").arg("MKSTREAM");
-        making.cmd("PEXPIRE").arg(&self.wake).arg(60_000);
-        wire.ask_all(&making, DEAF).await?;
+        self.make_wake(wire).await?;
         for (stream, takers) in self.taken() {
             self.declare(wire, &stream, true).await?;
             let free: usize = takers.iter().map(|taker| taker.free()).sum();
@@ -73,9 +72,29 @@ impl Streams {
                 let mut command = redis::cmd("XREADGROUP");
                 command.arg("GROUP").arg(Stream::GROUP).arg(&self.core.id);
                 command.arg("COUNT").arg(free + stream.holds()).arg("STREAMS").arg(stream.key()).arg("0");
+                let _look = stream.look();
                 self.take(wire.ask(&command, DEAF).await?, &[Share { stream, takers, free }]);
             }
         }
+        Ok(())
+    }
+
+    /// Makes the key that wakes a blocked read. A server that is out of memory has none to spare even for that: then
+    /// reads are short, and it is tried again with each.
+    async fn make_wake(&self, wire: &Wire) -> Result<(), Fault> {
+        let mut making = Pipeline::new();
+        making.cmd("XGROUP").arg("CREATE").arg(&self.wake).arg(Stream::GROUP).arg("$").arg("MKSTREAM");
+        making.cmd("PEXPIRE").arg(&self.wake).arg(60_000);
+        let answers = wire.ask_all(&making, DEAF).await?;
+        let made = answers.into_iter().next().map_or(Ok(Value::Nil), no_error);
+        let wakeful = match made {
+            Err(fault) if !fault.is("BUSYGROUP") => {
+                tracing::warn!(?fault, "redis has no room for the key that wakes a reader: reads are short");
+                false
+            }
+            _ => true,
+        };
+        self.wakeful.store(wakeful, Ordering::Release);
         Ok(())
     }
 
@@ -114,9 +133,16 @@ impl Streams {
             for share in &shares {
                 pipeline.add_command(self.reading(share.free, None, &[share.stream.key()]));
             }
-            let mut found = false;
+            let (mut found, mut fault) = (false, None);
+            // What one stream gave is taken, whatever became of another.
             for answer in wire.ask_all(&pipeline, DEAF).await? {
-                found |= self.take(no_error(answer)?, &shares);
+                match no_error(answer) {
+                    Ok(answer) => found |= self.take(answer, &shares),
+                    Err(refused) => fault = fault.or(Some(refused)),
+                }
+            }
+            if let Some(fault) = fault {
+                return Err(fault);
             }
             if found {
                 return Ok(true);
@@ -139,10 +165,17 @@ impl Streams {
             _ => 1,
         };
         let mut keys: Vec<&str> = shares.iter().map(|share| share.stream.key()).collect();
-        keys.push(&self.wake);
-        let answer = wire.ask(&self.reading(free, Some(BLOCK), &keys), BLOCK + DEAF).await;
+        let wakeful = self.wakeful.load(Ordering::Acquire);
+        if wakeful {
+            keys.push(&self.wake);
+        }
+        let block = if wakeful { BLOCK } else { SHORT };
+        let answer = wire.ask(&self.reading(free, Some(block), &keys), BLOCK + DEAF).await;
         self.gate.unblock();
         let answer = answer?;
+        if !wakeful {
+            self.make_wake(wire).await?;
+        }
         let woken = matches!(&answer, Value::Map(read) if read.iter().any(|(key, _)| is(key, &self.wake)));
         self.take(answer, &shares);
         if woken {

@@ -36,6 +36,8 @@ pub(crate) struct Streams {
     pub(super) settler: Arc<Settler>,
     pub(super) gate: Gate,
     pub(super) wake: String,
+    /// Whether that key is there to wake the reader.
+    pub(super) wakeful: AtomicBool,
     pub(super) state: Mutex<State>,
     /// Where the turn is, among those who share.
     pub(super) turn: AtomicUsize,
@@ -63,6 +65,7 @@ impl Streams {
             core,
             settler,
             wake,
+            wakeful: AtomicBool::new(true),
             state: Mutex::default(),
             turn: AtomicUsize::new(0),
             started: AtomicBool::new(false),

@@ -1,8 +1,12 @@
 -- A stream and its group. KEYS: stream, bindings, version. ARGV: group, name of a durable subscription or '', its
--- patterns, and whether patterns that are there already hold.
-local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
-if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then
-  return made
+-- patterns, and whether patterns that are there already hold. Answers 1 when the group was made.
+-- What is there is not made again: making needs memory, and a server without any must still be read from.
+local missing = redis.pcall('XPENDING', KEYS[1], ARGV[1]).err
+if missing then
+  local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+  if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then
+    return made
+  end
 end
 if ARGV[2] ~= '' then
   local old = redis.call('HGET', KEYS[2], ARGV[2])
@@ -15,4 +19,4 @@ if ARGV[2] ~= '' then
     redis.call('SET', KEYS[3], time[1] .. '.' .. time[2] .. '.' .. redis.sha1hex(ARGV[2] .. ' ' .. ARGV[3]))
   end
 end
-return made.err and 0 or 1
+return missing and 1 or 0
