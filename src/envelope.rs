@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use crate::{
     address::Address,
     error::{Error, Result},
-    message::{Headers, MAX_HEADERS, Message},
+    message::{Headers, MAX_HEADERS, Message, RESERVED_HEADERS},
 };
 
 const FORMAT: u8 = 1;
@@ -45,14 +45,14 @@ pub fn decode(mut bytes: Bytes) -> Result<Message> {
         KINDS.get(kind).ok_or_else(|| Error::malformed("envelope names an unknown kind of address"))?;
     let address = Address::parse(kind, &take_long(&mut bytes)?)?;
     let count = usize::from(bytes.try_get_u8().map_err(|_| cut())?);
-    if count > MAX_HEADERS {
+    if count > MAX_HEADERS + RESERVED_HEADERS {
         return Err(Error::malformed(format!("envelope has {count} headers: {MAX_HEADERS} is the most")));
     }
     let mut headers = Headers::default();
     for _ in 0..count {
         let length = usize::from(bytes.try_get_u8().map_err(|_| cut())?);
         let name = take(&mut bytes, length)?;
-        headers.set(name, take_long(&mut bytes)?)?;
+        headers.insert(name.into(), take_long(&mut bytes)?, MAX_HEADERS + RESERVED_HEADERS)?;
     }
     Message::from_parts(address, headers, bytes)
 }

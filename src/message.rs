@@ -17,6 +17,8 @@ pub const MAX_MESSAGE: usize = MAX_RECEIVED - 2048;
 pub const MAX_RECEIVED: usize = 1 << 20;
 /// The most headers of a message.
 pub const MAX_HEADERS: usize = 64;
+/// What the bus may add to them on the way: failures and reasons.
+pub(crate) const RESERVED_HEADERS: usize = 8;
 /// The most bytes of a header's name.
 pub const MAX_HEADER_NAME: usize = 64;
 /// The most bytes of a header's value.
@@ -195,8 +197,13 @@ impl Message {
         (self.address, self.headers, self.body)
     }
 
+    /// How many bytes it has, headers and body together.
+    pub fn size(&self) -> usize {
+        self.body.len() + self.headers.size()
+    }
+
     fn check_size(&self, most: usize) -> Result<()> {
-        let size = self.body.len() + self.headers.size();
+        let size = self.size();
         if size <= most {
             return Ok(());
         }
@@ -215,7 +222,11 @@ impl Headers {
 
     /// Sets `name` to `value`.
     pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Result<()> {
-        let (name, value) = (name.into(), value.into());
+        self.insert(name.into(), value.into(), MAX_HEADERS)
+    }
+
+    /// Sets `name` to `value` where there are at most `most` headers.
+    pub(crate) fn insert(&mut self, name: Cow<'static, str>, value: String, most: usize) -> Result<()> {
         if name.is_empty()
             || name.len() > MAX_HEADER_NAME
             || !name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
@@ -229,7 +240,7 @@ impl Headers {
                 "value of header {name:?}: at most {MAX_HEADER_VALUE} bytes of visible ASCII"
             )));
         }
-        if self.0.len() >= MAX_HEADERS && self.get(&name).is_none() {
+        if self.0.len() >= most && self.get(&name).is_none() {
             return Err(Error::invalid(format!("header {name:?}: {MAX_HEADERS} headers are the most")));
         }
         self.put(name, value);

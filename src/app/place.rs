@@ -12,7 +12,7 @@ use crate::{
 
 /// The name of the bus socket within a data directory.
 pub const BUS_SOCKET: &str = "bus.sock";
-/// The file in the state directory that names the socket of the `up` that was started last.
+/// The file in the state directory that names the sockets of running `up`s.
 const POINTER: &str = "bus";
 
 /// The user's state directory for Commissaire: `$XDG_STATE_HOME/commissaire`, else `~/.local/state/commissaire`.
@@ -26,11 +26,11 @@ pub fn state_dir() -> Result<PathBuf> {
         })
 }
 
-/// The bus of a running `up` of this user.
+/// The bus of a running `up` of this user: of several that of the last one.
 pub fn find_bus() -> Result<BusUri> {
     let state = state_dir()?;
-    let told = fs::read_to_string(state.join(POINTER)).ok().map(|path| PathBuf::from(path.trim_end()));
-    let socket = told.filter(|path| path.exists()).unwrap_or_else(|| state.join(BUS_SOCKET));
+    let socket = announced(&state).into_iter().rev().find(|path| path.exists());
+    let socket = socket.unwrap_or_else(|| state.join(BUS_SOCKET));
     if !socket.exists() {
         return Err(Error::unavailable(
             "no bus: start one with `commissaire up`, or say which with --bus-uri URI or COMMISSAIRE_BUS_URI",
@@ -43,20 +43,40 @@ pub fn find_bus() -> Result<BusUri> {
 pub fn announce_bus(socket: &Path) -> io::Result<()> {
     let state = state_dir().map_err(io::Error::other)?;
     fs::create_dir_all(&state)?;
-    fs::write(state.join(POINTER), format!("{}\n", socket.display()))
+    // Those of programs that were killed go.
+    let mut sockets = announced(&state);
+    sockets.retain(|known| known != socket && known.exists());
+    sockets.push(socket.to_owned());
+    write(&state, &sockets)
 }
 
-/// Takes the announcement of `socket` back, unless another has taken its place.
+/// Takes the announcement of `socket` back.
 pub fn withdraw_bus(socket: &Path) {
-    let Ok(pointer) = state_dir().map(|state| state.join(POINTER)) else { return };
-    if fs::read_to_string(&pointer).is_ok_and(|told| Path::new(told.trim_end()) == socket) {
-        let _ = fs::remove_file(pointer);
-    }
+    let Ok(state) = state_dir() else { return };
+    let mut sockets = announced(&state);
+    sockets.retain(|known| known != socket);
+    // What stays behind names a socket that is gone, and is passed over.
+    let _ = write(&state, &sockets);
+}
+
+/// The sockets that were announced, the last one last.
+fn announced(state: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string(state.join(POINTER)).unwrap_or_default();
+    text.lines().map(PathBuf::from).collect()
+}
+
+/// Replaces the announcements in one step.
+fn write(state: &Path, sockets: &[PathBuf]) -> io::Result<()> {
+    let text: String = sockets.iter().map(|socket| format!("{}\n", socket.display())).collect();
+    let fresh = state.join(format!(".{POINTER}-{}", std::process::id()));
+    fs::write(&fresh, text)?;
+    fs::rename(fresh, state.join(POINTER))
 }
 
 fn socket_uri(socket: &Path) -> Result<BusUri> {
     let mut url =
         url::Url::parse("unix:///").map_err(|e| Error::config("cannot name the socket").because(e))?;
-    url.set_path(&socket.display().to_string());
+    // The library takes a `%` for the begin of an escape.
+    url.set_path(&socket.display().to_string().replace('%', "%25"));
     url.as_str().parse()
 }

@@ -11,7 +11,7 @@ use super::{
     log_to_stderr, until_told,
 };
 use crate::{
-    config::{Config, ConfigFile, Layers},
+    config::{Config, ConfigFile, Hidden, Layers},
     driver::{BusUri, Driver, connect},
     error::{Error, Result},
 };
@@ -41,7 +41,7 @@ struct ServiceFlags {
     /// The bus, such as memory://, unix:///path/bus.sock or redis://HOST; without one: that of a running `commissaire up`.
     /// A password is better put into COMMISSAIRE_BUS_URI or the file than here, where every user of the machine sees it
     #[arg(long, value_name = "URI")]
-    bus_uri: Option<String>,
+    bus_uri: Option<Hidden>,
     /// The name space on the bus [default: commissaire]
     #[arg(long, value_name = "NAME")]
     bus_exchange: Option<String>,
@@ -129,7 +129,7 @@ async fn serve(program: Program, flags: &ServiceFlags, drivers: &[Driver]) -> Re
 
 fn configure(program: Program, flags: &ServiceFlags) -> Result<Config> {
     if let Some(uri) = &flags.bus_uri {
-        let _: BusUri = uri.parse()?;
+        let _: BusUri = uri.0.parse()?;
     }
     Layers::new()
         .file(&ConfigFile::of(program.name, flags.config.clone()))?

@@ -5,8 +5,10 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use super::{Failure, Health, Instance, Program, Start};
-use crate::{bus::Bus, config::Config, error::Result, metrics::Metrics};
+use crate::{bus::Bus, config::Config, error::Result, metrics::Metrics, time::from_now};
 
 /// A service that may have ended already.
 pub(super) type Held = Arc<Mutex<Option<Box<dyn Instance>>>>;
@@ -53,12 +55,13 @@ impl Services {
         &self.failure
     }
 
-    /// Ends them, the last one first, each within `grace`, and leaves the bus.
+    /// Ends them, the last one first, all within `grace`, and leaves the bus.
     pub async fn finish(self, grace: Duration) -> Result<()> {
+        let end = from_now(grace);
         for held in self.running.into_iter().rev() {
             let instance = held.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(instance) = instance {
-                instance.finish(grace).await;
+                instance.finish(end.saturating_duration_since(Instant::now())).await;
             }
         }
         self.bus.close().await

@@ -16,6 +16,7 @@ use crate::{
     handler::{Call, Handler, Layer},
     jsonrpc::{check, to_params, write_request},
     message::{Message, MessageId, header},
+    time::from_now,
     trace::Trace,
 };
 use remote::Remote;
@@ -137,7 +138,7 @@ impl Client {
 
     fn prepare(&self, key: Key, params: Option<Box<RawValue>>, idempotent: bool) -> Result<Call> {
         check_params(params.as_deref())?;
-        let own = Instant::now() + self.timeout;
+        let own = from_now(self.timeout);
         let deadline = Some(self.deadline.map_or(own, |deadline| deadline.min(own)));
         Ok(Call { key, params, deadline, idempotent, attempt: 1, trace: self.next_trace() })
     }

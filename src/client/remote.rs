@@ -7,6 +7,7 @@ use tokio::{
     sync::OnceCell,
     time::{Instant, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{DEFAULT_TIMEOUT, pending::Pending};
 use crate::{
@@ -25,7 +26,7 @@ const PREFETCH: u16 = 1024;
 pub(super) struct Remote {
     bus: Arc<dyn Bus>,
     pending: Pending,
-    inbox: OnceCell<Inbox>,
+    inbox: OnceCell<(Inbox, CancellationToken)>,
 }
 
 impl Remote {
@@ -37,10 +38,19 @@ impl Remote {
         let open = || async {
             let inbox = Inbox::random();
             let answers = self.bus.subscribe(Source::Inbox(inbox), PREFETCH).await?;
+            let closer = answers.closer();
             tokio::spawn(read(answers, self.pending.clone()));
-            Ok(inbox)
+            Ok((inbox, closer))
         };
-        self.inbox.get_or_try_init(open).await.copied()
+        self.inbox.get_or_try_init(open).await.map(|(inbox, _)| *inbox)
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        if let Some((_, closer)) = self.inbox.get() {
+            closer.cancel();
+        }
     }
 }
 

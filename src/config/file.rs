@@ -22,11 +22,18 @@ pub enum ConfigFile {
     Named(PathBuf),
 }
 
-/// The members of a file.
-#[derive(Debug, Clone)]
+/// The members that one file or variable sets.
+#[derive(Clone)]
 pub(super) struct Members {
     name: String,
     members: Dict,
+}
+
+impl Members {
+    /// What `name`, a file or a variable, sets.
+    pub(super) fn new(name: String, members: Dict) -> Self {
+        Self { name, members }
+    }
 }
 
 impl ConfigFile {

@@ -4,13 +4,14 @@
 //! error, and so is a file that was named and is not there; a default file that is not there is fine.
 
 mod file;
+mod hidden;
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use figment::{
     Figment, Profile,
     error::Kind,
-    providers::{Env, Serialized},
+    providers::Serialized,
     value::{Dict, Value},
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -20,7 +21,9 @@ use crate::{
     driver::{BusOptions, BusUri},
     error::{Error, Result},
 };
+use file::Members;
 pub use file::{ConfigFile, parse_file};
+pub use hidden::Hidden;
 
 /// The prefix of environment variables: `COMMISSAIRE_BUS_URI`.
 pub const ENV_PREFIX: &str = "COMMISSAIRE_";
@@ -28,8 +31,8 @@ pub const ENV_PREFIX: &str = "COMMISSAIRE_";
 /// The members that all programs have.
 const COMMON: [&str; 5] = ["bus_uri", "bus_exchange", "admin", "grace_seconds", "data_dir"];
 
-/// The effective configuration of one service.
-#[derive(Debug, Clone)]
+/// The effective configuration of one service. `Debug` shows the common members only: others may be secret.
+#[derive(Clone)]
 pub struct Config {
     figment: Figment,
     common: Common,
@@ -60,8 +63,8 @@ pub struct Common {
 #[serde(deny_unknown_fields)]
 pub struct NoMembers {}
 
-/// Collects the layers of a configuration.
-#[derive(Debug, Clone, Default)]
+/// Collects the layers of a configuration. `Debug` shows none of their values.
+#[derive(Clone, Default)]
 pub struct Layers {
     figment: Figment,
 }
@@ -80,10 +83,21 @@ impl Layers {
         Ok(self)
     }
 
-    /// The environment on top: the members that all programs have.
+    /// The environment on top: the members that all programs have. A variable that is empty counts as not set.
     #[must_use]
     pub fn environment(mut self) -> Self {
-        self.figment = self.figment.merge(Env::prefixed(ENV_PREFIX).only(&COMMON));
+        for member in COMMON {
+            let variable = format!("{ENV_PREFIX}{}", member.to_uppercase());
+            let text = std::env::var(&variable).unwrap_or_default();
+            if text.is_empty() {
+                continue;
+            }
+            // A name may look like a number; only what is one is read as one.
+            let number = (member == "grace_seconds").then(|| text.parse::<u64>().ok()).flatten();
+            let value = number.map_or_else(|| Value::from(text), Value::from);
+            self.figment =
+                self.figment.merge(Members::new(variable, Dict::from([(member.to_owned(), value)])));
+        }
         self
     }
 
@@ -125,6 +139,19 @@ impl Config {
             exchange: self.common.bus_exchange.clone().unwrap_or(defaults.exchange),
             client_name: client_name.to_owned(),
         }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("common", &self.common).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let layers: Vec<String> = self.figment.metadata().map(|layer| layer.name.to_string()).collect();
+        f.debug_tuple("Layers").field(&layers).finish()
     }
 }
 

@@ -94,8 +94,12 @@ impl std::error::Error for RpcError {}
 impl From<Error> for RpcError {
     fn from(error: Error) -> Self {
         match error.kind() {
-            ErrorKind::Remote(remote) => remote.clone(),
-            ErrorKind::Busy => Self::new(Self::BUSY, "a service that this one needs is busy"),
+            ErrorKind::Remote(remote) if remote.code != Self::BUSY => remote.clone(),
+            // Busy promises that nothing was executed; of this call something may have been.
+            ErrorKind::Remote(_) | ErrorKind::Busy => {
+                Self::new(Self::UNAVAILABLE, "a service that this one needs is busy")
+                    .with_data(json!({"kind": "busy", "maybe_executed": true}))
+            }
             kind if error.is_temporary() => {
                 Self::new(Self::UNAVAILABLE, "a service that this one needs did not answer")
                     .with_data(json!({"kind": kind.name(), "maybe_executed": error.may_have_executed()}))

@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use crate::{
     error::Error,
     handler::{Call, Handler, Layer, Outcome},
+    time::from_now,
 };
 
 /// Ends each call after so long at the latest; a call that has an earlier deadline keeps it. The call is cancelled and
@@ -29,7 +30,7 @@ impl Layer for Timeout {
 #[async_trait]
 impl Handler for Limited {
     async fn call(&self, mut call: Call) -> Outcome {
-        let own = Instant::now() + self.limit;
+        let own = from_now(self.limit);
         let until = call.deadline.map_or(own, |deadline| deadline.min(own));
         call.deadline = Some(until);
         let key = call.key.clone();

@@ -87,7 +87,12 @@ impl Ear {
     /// Hears one event after another until the subscription ends.
     pub(super) fn listen(self, mut heard: Subscription) -> BoxFuture<'static, ()> {
         Box::pin(async move {
+            let closing = heard.closer();
             while let Some(received) = heard.next().await {
+                // What was taken and not begun goes back: it is somebody else's now.
+                if closing.is_cancelled() {
+                    break;
+                }
                 match received {
                     Received::Delivery(delivery) => self.hear(delivery).await,
                     Received::Gap(gap) => {

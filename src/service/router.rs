@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Context, cancel::InFlight};
 use crate::{
-    address::Address,
+    address::{Address, Token},
     bus::Bus,
     client::Client,
     contract::{Job, Method},
@@ -64,6 +64,11 @@ impl Router {
                 let response = self.run(message, request, deadline, false).await?;
                 Some(write_response(&response))
             }
+            Ok(Incoming::Batch(_)) if message.address().key().is_none_or(|key| key.last() != "batch") => {
+                let text = "invalid request: a batch goes to SERVICE.batch";
+                let error = RpcError::new(RpcError::INVALID_REQUEST, text);
+                Some(write_response(&Response::new(crate::jsonrpc::Id::null(), Err(error))))
+            }
             Ok(Incoming::Batch(requests)) => {
                 let runs = requests.into_iter().map(|request| self.run(message, request, deadline, true));
                 let responses: Vec<Response> = join_all(runs).await.into_iter().flatten().collect();
@@ -108,20 +113,28 @@ impl Router {
                 format!("method not found: {}", shown(method)),
             ));
         };
+        // A member of a batch has a key of its own.
+        let own = match (batch, key.parent()) {
+            (true, Some(prefix)) => Token::new(method).and_then(|method| prefix.join(&method)).ok(),
+            _ => None,
+        };
+        let key = own.as_ref().unwrap_or(key);
         let trace = trace_of(message);
         let call = Call { key: key.clone(), params, deadline, idempotent: false, attempt: 1, trace };
         match guarded(handler, call).await {
             Ok(result) => Ok(result),
             Err(error) => {
-                let answer = match error.remote() {
-                    Some(_) => None,
-                    None => Some(error.chain()),
+                let answer = match error.kind() {
+                    // The handler's own word, as it is.
+                    ErrorKind::Remote(remote) => return Err(remote.clone()),
+                    ErrorKind::Busy => RpcError::new(RpcError::BUSY, "the service is busy"),
+                    _ => {
+                        let inside = error.chain();
+                        tracing::warn!(%key, %trace, error = %inside, "a call failed inside the service");
+                        RpcError::from(error)
+                    }
                 };
-                let error = RpcError::from(error);
-                if let Some(inside) = answer {
-                    tracing::warn!(%key, %trace, code = error.code, error = %inside, "a call failed inside the service");
-                }
-                Err(error)
+                Err(answer)
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use commissaire::Key;
 
-use crate::{Failed, connection::Connection, input};
+use crate::{Failed, connection::Connection, input, output};
 
 /// Call a method and print its result as JSON
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ impl Call {
         let outcome = client.call_raw(key, params).await;
         let closed = client.bus().close().await;
         match outcome {
-            Ok(result) => println!("{result}"),
+            Ok(result) => output::print(result.get())?,
             Err(error) => match error.remote() {
                 Some(remote) => return Err(input::say(remote)),
                 None => return Err(error.into()),

@@ -6,7 +6,7 @@ use clap::Args;
 use commissaire::{
     Bus, Client, Error, Result,
     app::find_bus,
-    config::{Config, Layers},
+    config::{Config, Hidden, Layers},
     connect,
 };
 
@@ -16,7 +16,7 @@ pub(crate) struct Connection {
     /// The bus: memory://, unix:///path/bus.sock, redis://HOST …; a password is better put into COMMISSAIRE_BUS_URI,
     /// for other users of this machine can see the command line
     #[arg(long, value_name = "URI")]
-    bus_uri: Option<String>,
+    bus_uri: Option<Hidden>,
     /// The name space on the bus [default: commissaire]
     #[arg(long, value_name = "NAME")]
     bus_exchange: Option<String>,
@@ -45,7 +45,7 @@ impl Connection {
     /// What clap would say of the options, in the words of the library.
     pub(crate) fn check(&self) -> Result<()> {
         if let Some(uri) = &self.bus_uri {
-            uri.parse::<commissaire::BusUri>()?;
+            uri.0.parse::<commissaire::BusUri>()?;
         }
         if let Some(exchange) = &self.bus_exchange {
             commissaire::Token::new(exchange).map_err(|e| Error::config(format!("--bus-exchange: {e}")))?;

@@ -3,7 +3,7 @@
 use clap::Args;
 use commissaire::Key;
 
-use crate::{Failed, connection::Connection, input};
+use crate::{Failed, connection::Connection, input, output};
 
 /// Leave a job in a queue and print its id
 #[derive(Debug, Args)]
@@ -23,7 +23,7 @@ impl Enqueue {
         let params = self.params.as_deref().map(input::params).transpose()?;
         let client = self.connection.client().await?;
         let id = client.enqueue_raw(key, params).await?;
-        println!("{id}");
+        output::print(&id.to_string())?;
         Ok(client.bus().close().await?)
     }
 }

@@ -5,13 +5,17 @@ use std::{io::Read, time::Duration};
 use commissaire::{Error, ErrorKind, RpcError, app::Exit, jsonrpc::check};
 use serde_json::value::RawValue;
 
-use crate::Failed;
+use crate::{Failed, output::complain};
+
+/// The longest that a command waits.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// Reads `10s`, `250ms`, `1m30s`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration =
         text.parse().map_err(|_| "write it as 10s, 250ms or 1m30s".to_owned())?;
-    Duration::try_from(parsed).map_err(|_| "must not be negative".to_owned())
+    let duration = Duration::try_from(parsed).map_err(|_| "must not be negative".to_owned())?;
+    if duration > LONGEST { Err("must be at most a year".to_owned()) } else { Ok(duration) }
 }
 
 /// The text itself, or what standard input holds for `-`. Bounded by what the bus carries.
@@ -53,8 +57,8 @@ pub(crate) fn params(argument: &str) -> Result<Box<RawValue>, Failed> {
 /// Puts the error on standard error, as JSON.
 pub(crate) fn say(error: &RpcError) -> Failed {
     match serde_json::to_string(error) {
-        Ok(json) => eprintln!("{json}"),
-        Err(_) => eprintln!("commissaire: {error}"),
+        Ok(json) => complain(&json),
+        Err(_) => complain(&format!("commissaire: {error}")),
     }
     Failed::Said(Exit::Failed)
 }

@@ -1,10 +1,6 @@
 //! `commissaire listen`: prints what is announced.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use clap::Args;
 use commissaire::{
@@ -18,7 +14,12 @@ use serde_json::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use crate::{Failed, connection::Connection, input};
+use crate::{
+    Failed,
+    connection::Connection,
+    input,
+    output::{complain, print},
+};
 
 /// How many events are in hand at one time.
 const PREFETCH: u16 = 256;
@@ -58,7 +59,7 @@ impl Listen {
         let (mut left, never) = (self.count.unwrap_or(u64::MAX), Failure::default());
         let told = until_told(&never)?;
         tokio::pin!(told);
-        eprintln!("listening");
+        complain("listening");
         let until = self.timeout.map(|timeout| Instant::now() + timeout);
         while left > 0 {
             let received = tokio::select! {
@@ -68,7 +69,7 @@ impl Listen {
                     bus.close().await?;
                     return match self.count {
                         Some(count) => {
-                            eprintln!("commissaire: the time ran out after {} of {count} events", count - left);
+                            complain(&format!("commissaire: the time ran out after {} of {count} events", count - left));
                             Err(Failed::Said(Exit::Timeout))
                         }
                         None => Ok(()),
@@ -88,13 +89,6 @@ impl Listen {
         drop(events);
         Ok(bus.close().await?)
     }
-}
-
-fn print(line: &str) -> Result<(), Failed> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .map_err(|e| Error::new(ErrorKind::Closed, "cannot write to standard output").because(e).into())
 }
 
 /// One line of output.

@@ -5,6 +5,7 @@ mod connection;
 mod enqueue;
 mod input;
 mod listen;
+mod output;
 mod publish;
 mod up;
 
@@ -76,7 +77,7 @@ fn main() -> ExitCode {
         Ok(()) => Exit::Well.into(),
         Err(Failed::Said(exit)) => exit.into(),
         Err(Failed::Error(error)) => {
-            eprintln!("commissaire: {}", error.chain());
+            output::complain(&format!("commissaire: {}", error.chain()));
             Exit::from(&error).into()
         }
     }

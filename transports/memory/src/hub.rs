@@ -127,13 +127,10 @@ impl Hub {
                 lines.controls.entry(key.clone()).or_default().insert(number, line.clone());
                 line
             }
-            Source::Inbox(inbox) => {
-                let line = passing();
-                if lines.inboxes.insert(*inbox, line.clone()).is_some() {
-                    return Err(Error::invalid("an inbox has one reader"));
-                }
-                line
-            }
+            Source::Inbox(inbox) => match lines.inboxes.entry(*inbox) {
+                Entry::Vacant(free) => free.insert(passing()).clone(),
+                Entry::Occupied(_) => return Err(Error::invalid("an inbox has one reader")),
+            },
             Source::DeadLetters(origin) => lines.dead(origin),
         };
         line.join();

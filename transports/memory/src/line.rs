@@ -11,13 +11,15 @@ use tokio::{sync::Notify, time::Instant};
 
 /// The most messages that a queue or a durable subscription holds.
 const STORED: usize = 1_000_000;
-/// The most bytes that a queue or a durable subscription holds.
+/// The most bytes that a queue, a durable subscription or the calls to a service hold.
 const STORED_BYTES: usize = 256 << 20;
 /// The most calls that wait for a service.
 const CALLS: usize = 10_000;
 /// The most messages that wait for a slow ephemeral subscriber, an inbox or a control subscription.
 const PASSING: usize = 16_384;
-/// What a message takes beside its body, estimated.
+/// The most bytes of them.
+const PASSING_BYTES: usize = 64 << 20;
+/// What a message takes beside itself, estimated.
 const OVERHEAD: usize = 512;
 /// How long a call waits that names no time to live.
 const CALL_TTL: Duration = Duration::from_secs(10);
@@ -78,12 +80,11 @@ impl Line {
     /// Whether `message` fits. Holds until the next [`push`](Self::push) as long as pushes are serialised by the caller.
     pub(crate) fn has_room(&self, message: &Message) -> bool {
         let state = self.lock();
+        let fits = |most: usize| state.bytes + message.size() + OVERHEAD <= most;
         match self.kind {
-            Kind::Stored => {
-                state.held < STORED && state.bytes + message.body().len() + OVERHEAD <= STORED_BYTES
-            }
-            Kind::Calls => state.held < CALLS,
-            Kind::Passing => state.held < PASSING,
+            Kind::Stored => state.held < STORED && fits(STORED_BYTES),
+            Kind::Calls => state.held < CALLS && fits(STORED_BYTES),
+            Kind::Passing => state.held < PASSING && fits(PASSING_BYTES),
         }
     }
 
@@ -98,7 +99,7 @@ impl Line {
         let mut state = self.lock();
         state.last += 1;
         state.held += 1;
-        state.bytes += message.body().len() + OVERHEAD;
+        state.bytes += message.size() + OVERHEAD;
         let lost_before = std::mem::take(&mut state.lost);
         let order = state.last;
         state.ready.insert(order, Entry { message, redelivered: 0, order, expires, lost_before });
@@ -175,7 +176,7 @@ impl Line {
         state.forget(old);
         state.last += 1;
         state.held += 1;
-        state.bytes += message.body().len() + OVERHEAD;
+        state.bytes += message.size() + OVERHEAD;
         let (order, due) = (state.last, Instant::now() + after);
         let entry = Entry { message, redelivered: 0, order, expires: None, lost_before: 0 };
         state.resting.insert((due, order), entry);
@@ -239,6 +240,6 @@ impl State {
 
     fn forget(&mut self, message: &Message) {
         self.held -= 1;
-        self.bytes -= message.body().len() + OVERHEAD;
+        self.bytes -= message.size() + OVERHEAD;
     }
 }

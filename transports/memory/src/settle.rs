@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use commissaire::{Origin, Result, Settle, Settlement};
+use commissaire::{Error, ErrorKind, Origin, Result, Settle, Settlement};
 
 use crate::{
     hub::Hub,
@@ -30,15 +30,19 @@ impl Settle for InHand {
         match (settlement, &self.origin) {
             (Settlement::Retry { after, message }, _) => self.line.rest(&self.entry.message, message, after),
             (Settlement::DeadLetter { message }, Some(origin)) => {
-                self.hub.dead_letters(origin).push(message.with_origin(origin));
+                let (message, graves) = (message.with_origin(origin), self.hub.dead_letters(origin));
+                if !graves.has_room(&message) {
+                    let what = format!("the dead letters of {origin} are full: take some out");
+                    self.release();
+                    return Err(Error::new(ErrorKind::Full, what));
+                }
+                graves.push(message);
                 self.line.forget(&self.entry.message);
             }
             (Settlement::DeadLetter { .. }, None) => self.release(),
             (Settlement::Ack, _) => self.line.forget(&self.entry.message),
             (other, _) => {
-                return Err(commissaire::Error::invalid(format!(
-                    "the memory transport does not know {other:?}"
-                )));
+                return Err(Error::invalid(format!("the memory transport does not know {other:?}")));
             }
         }
         Ok(())

@@ -37,6 +37,7 @@ impl Bus for UnixBus {
     async fn close(&self) -> Result<()> {
         // Bounded: a process that does not answer must not keep this one from leaving.
         let _ = timeout(PATIENCE, self.0.close()).await;
+        self.0.closing.cancel();
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use commissaire::{Error, ErrorKind, Feed, Message, Result, Source, Token, envelope};
+use commissaire::{Error, ErrorKind, Feed, Message, Result, Settle, Source, Token, envelope};
 use tokio::{
     net::{UnixStream, unix::OwnedReadHalf},
     sync::mpsc,
@@ -175,8 +175,9 @@ fn hear(link: &Arc<Link>, say: Say, tail: Bytes, epoch: u64) {
                 (Some(taken), Some(message)) => {
                     taken.with_feed(|feed| {
                         let settle = Box::new(Remote { link: link.clone(), hand });
-                        if let Some(place) = feed.try_place() {
-                            feed.deliver(place, message, redelivered, settle);
+                        match feed.try_place() {
+                            Some(place) => feed.deliver(place, message, redelivered, settle),
+                            None => settle.release(),
                         }
                     });
                 }

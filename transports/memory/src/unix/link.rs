@@ -99,7 +99,7 @@ impl Link {
     ) -> Result<()> {
         let until = Instant::now() + limit;
         let wire = self.connected(until, &what).await?;
-        self.ask_on(&wire, until, limit, what, pack).await
+        self.ask_on(&wire, until, limit, what, pack, || {}).await
     }
 
     async fn ask_on(
@@ -109,15 +109,17 @@ impl Link {
         limit: Duration,
         what: impl Fn() -> String,
         pack: impl FnOnce(u64) -> Bytes,
+        sent: impl FnOnce(),
     ) -> Result<()> {
         let (sender, answer) = oneshot::channel();
         let n = self.expect_answer(Asker::Waits(sender));
         let _forget = Forget { link: self, n };
-        match timeout_at(until, wire.frames.send(pack(n))).await {
+        match timeout_at(until, wire.frames.reserve()).await {
             Err(_) => return Err(Error::timeout(what(), limit)),
             Ok(Err(_)) => return Err(Error::unavailable(format!("{}: the connection is lost", what()))),
-            Ok(Ok(())) => {}
+            Ok(Ok(room)) => room.send(pack(n)),
         }
+        sent();
         match timeout_at(until, answer).await {
             Err(_) => Err(Error::timeout(what(), limit).maybe_executed()),
             Ok(Err(_)) => {
@@ -148,12 +150,7 @@ impl Link {
             state.taken.insert(id, taken.clone());
             id
         };
-        let asked = self.ask_on(&wire, until, limit, what, |n| taken.pack(n, id)).await;
-        if let Err(error) = asked {
-            self.lock().taken.remove(&id);
-            return Err(error);
-        }
-        taken.with_feed(|feed| feed.consuming().set(true));
+        // From here on whoever drops the subscription, this future among them, lets the other process know.
         let (link, closed) = (self.clone(), taken.with_feed(Feed::closing));
         tokio::spawn(async move {
             if let Some(closed) = closed {
@@ -161,6 +158,8 @@ impl Link {
             }
             link.stop(id).await;
         });
+        self.ask_on(&wire, until, limit, what, |n| taken.pack(n, id), || {}).await?;
+        taken.with_feed(|feed| feed.consuming().set(true));
         Ok(subscription)
     }
 
@@ -179,7 +178,8 @@ impl Link {
         let wire = wire.ok_or_else(lost)?;
         let until = Instant::now() + limit;
         let pack = |n| frame::pack(&Ask::Settle { n, delivery: hand.delivery, verdict }, tail);
-        self.ask_on(&wire, until, limit, what, pack).await
+        let mut unsent = Unsent { link: self, hand, armed: true };
+        self.ask_on(&wire, until, limit, what, pack, || unsent.armed = false).await
     }
 
     /// Gives back what `hand` names; after a lost connection that has happened already.
@@ -266,6 +266,21 @@ impl Link {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives a delivery back whose settlement never left this process.
+struct Unsent<'a> {
+    link: &'a Link,
+    hand: &'a Hand,
+    armed: bool,
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.link.release(self.hand);
+        }
     }
 }
 

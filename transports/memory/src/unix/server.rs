@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs, io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -14,6 +14,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{hub::Hub, unix::session};
 
+/// What fits into the address of a Unix socket on Linux.
+const LONGEST_PATH: usize = 107;
+
 /// Accepts other processes until it is closed or dropped, then removes its socket.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -21,6 +24,7 @@ pub(crate) struct Server {
     inode: u64,
     closing: CancellationToken,
     tasks: TaskTracker,
+    _lock: fs::File,
 }
 
 /// The hubs behind one socket, one an exchange.
@@ -37,12 +41,20 @@ impl Server {
     /// Shares `hub`, which is that of `exchange`, on a socket at `path`. A socket that nobody serves is replaced; one
     /// that somebody serves is an error.
     pub(crate) fn listen(path: PathBuf, exchange: Token, hub: Arc<Hub>) -> Result<Self> {
-        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
-            return Err(Error::config(format!(
+        let taken = || {
+            Error::config(format!(
                 "cannot share the memory bus on {}: another process shares one there; join it with bus_uri unix://{}",
                 path.display(),
                 path.display()
-            )));
+            ))
+        };
+        // Held as long as the bus is shared: of two that start at the same moment one goes on.
+        let lock = lock(&path).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => taken(),
+            _ => Error::config(format!("cannot share the memory bus on {}: {e}", path.display())).because(e),
+        })?;
+        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+            return Err(taken());
         }
         let (listener, inode) = bind(&path).map_err(|e| {
             Error::config(format!("cannot share the memory bus on {}: {e}", path.display())).because(e)
@@ -51,7 +63,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let hubs = Arc::new(Hubs(Mutex::new(HashMap::from([(exchange, hub)]))));
         tasks.spawn(accept(listener, hubs, closing.clone(), tasks.clone()));
-        Ok(Self { path, inode, closing, tasks })
+        Ok(Self { path, inode, closing, tasks, _lock: lock })
     }
 
     /// Takes no more processes and leaves those that are here.
@@ -72,8 +84,23 @@ impl Drop for Server {
     }
 }
 
+/// Takes the lock beside the socket. The file stays when the lock is given back: removing it would let two have one.
+fn lock(path: &Path) -> io::Result<fs::File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(name)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}
+
 /// Makes the socket where nobody else can reach it, gives it mode 0600, and only then puts it in its place.
 fn bind(path: &Path) -> io::Result<(UnixListener, u64)> {
+    if path.as_os_str().len() > LONGEST_PATH {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("the path of a socket has at most {LONGEST_PATH} bytes: choose a shorter one"),
+        ));
+    }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let private = parent.join(format!(".bus-{}", std::process::id()));
     let _ = fs::remove_dir_all(&private);

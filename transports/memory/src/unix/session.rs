@@ -42,7 +42,10 @@ struct Session {
 /// Serves one process until it leaves or the bus closes.
 pub(crate) async fn serve(stream: UnixStream, hubs: Arc<Hubs>, closing: CancellationToken) {
     let (mut reader, writer) = stream.into_split();
-    let hello = timeout(HELLO, frame::read::<Ask>(&mut reader)).await;
+    let hello = tokio::select! {
+        () = closing.cancelled() => return,
+        hello = timeout(HELLO, frame::read::<Ask>(&mut reader)) => hello,
+    };
     let Ok(Ok(Some((Ask::Hello { version, exchange }, _)))) = hello else { return };
     let (frames, waiting) = mpsc::channel(WAITING_FRAMES);
     let writing = tokio::spawn(frame::write_all(writer, waiting));
@@ -122,9 +125,14 @@ impl Session {
         self.closers.insert(number, closer.clone());
         let (frames, in_hand, last) = (self.frames.clone(), self.in_hand.clone(), self.last.clone());
         tokio::spawn(async move {
+            let mut told = false;
             loop {
                 let received = tokio::select! {
-                    () = closer.cancelled(), if !closer.is_cancelled() => { taken.close(); continue }
+                    () = closer.cancelled(), if !told => {
+                        told = true;
+                        taken.close();
+                        continue;
+                    }
                     received = taken.next() => received,
                 };
                 let packed = match received {
