@@ -104,3 +104,12 @@ async fn an_unknown_scheme_is_told_the_known_ones() {
         assert!(error.contains(scheme), "{error} does not name {scheme}");
     }
 }
+
+#[test]
+fn a_configuration_does_not_show_its_bus_uri() {
+    let layers = commissaire::config::Layers::new().set("bus_uri", Some("redis://user:c4n4ry@host"));
+    assert_hidden("the layers", &format!("{layers:?}"));
+    assert_hidden("the configuration", &format!("{:?}", layers.load().unwrap()));
+    let flag: commissaire::config::Hidden = "redis://user:c4n4ry@host".parse().unwrap();
+    assert_hidden("the option", &format!("{flag:?}"));
+}

@@ -154,3 +154,26 @@ async fn a_million_bytes_pass() {
     let name = "n".repeat(1_000_000);
     assert_eq!(Client::new(bus).call(Act, &Named { name: name.clone() }).await.unwrap(), name);
 }
+
+#[tokio::test]
+async fn busy_of_a_callee_never_says_that_its_caller_did_nothing() {
+    commissaire::method! { Outer = "outer.act": Named => String }
+    let bus = memory().await;
+    let _inner = Service::new("calc", ())
+        .method(Act, async |_, _: Named, _: Context| Err(RpcError::new(RpcError::BUSY, "not now")))
+        .start(bus.clone())
+        .await
+        .unwrap();
+    let _outer = Service::new("outer", ())
+        .method(Outer, async |_, named: Named, context: Context| Ok(context.client.call(Act, &named).await?))
+        .start(bus.clone())
+        .await
+        .unwrap();
+    let client = Client::new(bus);
+    let named = Named { name: "x".into() };
+    // The callee's own word: it did nothing.
+    assert!(!client.call(Act, &named).await.unwrap_err().may_have_executed());
+    let error = client.call(Outer, &named).await.unwrap_err();
+    assert_eq!(error.remote().map(|remote| remote.code), Some(RpcError::UNAVAILABLE));
+    assert!(error.may_have_executed());
+}

@@ -211,3 +211,12 @@ async fn a_batch_is_answered_one_by_one() {
     assert_eq!(full.len(), 50);
     assert_eq!(code(&raw.ask("calc.batch", &format!("[{}]", [one; 51].join(","))).await), -32600);
 }
+
+#[tokio::test]
+async fn a_batch_goes_to_its_own_key_only() {
+    let (_running, mut raw) = served().await;
+    let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"add","params":[1,2]}]"#;
+    assert_eq!(code(&raw.ask("calc.add", batch).await), -32600);
+    assert_eq!(code(&raw.ask("calc.anything", batch).await), -32600);
+    assert_eq!(raw.ask("calc.batch", batch).await, r#"[{"jsonrpc":"2.0","id":1,"result":3}]"#);
+}

@@ -156,3 +156,92 @@ async fn what_is_no_frame_ends_its_own_connection_and_harms_nobody() {
     assert_eq!(&jobs.next_delivery().await.unwrap().message().body()[..], b"well");
     drop(host);
 }
+
+/// Polls once, as a caller does that gives up at once.
+async fn poll_once<F: Future + Unpin>(mut future: F) {
+    std::future::poll_fn(|cx| {
+        let _ = std::pin::Pin::new(&mut future).poll(cx);
+        std::task::Poll::Ready(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_close_that_comes_while_frames_are_being_sent_ends_the_subscription() {
+    let (_dir, path) = place();
+    let (host, bus) = (share(&path).await.unwrap(), join(&path).await.unwrap());
+    for _ in 0..600 {
+        host.publish(job(&"x".repeat(20_000))).await.unwrap();
+    }
+    let mut jobs = bus.subscribe(Source::Queue(Key::new("jobs.x").unwrap()), 2000).await.unwrap();
+    jobs.next_delivery().await.unwrap().ack().await.unwrap();
+    jobs.close();
+    let drained = async {
+        while let Some(delivery) = jobs.next_delivery().await {
+            delivery.ack().await.unwrap();
+        }
+    };
+    within("the subscription ends", LIMIT, drained).await.unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[tokio::test]
+async fn a_subscribe_that_is_dropped_half_way_consumes_nothing() {
+    let (_dir, path) = place();
+    let (host, bus) = (share(&path).await.unwrap(), join(&path).await.unwrap());
+    poll_once(bus.subscribe(Source::Service(Key::new("calc").unwrap()), 8)).await;
+    let call = || Message::new(Address::Service(Key::new("calc.add").unwrap()), "{}").unwrap();
+    until("nobody answers", LIMIT, async || {
+        host.publish(call()).await.is_err_and(|e| *e.kind() == ErrorKind::NoResponders)
+    })
+    .await
+    .unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[tokio::test]
+async fn a_settlement_that_is_dropped_half_way_loses_nothing() {
+    const JOBS: usize = 400;
+    let (_dir, path) = place();
+    let (host, bus) = (share(&path).await.unwrap(), join(&path).await.unwrap());
+    for number in 0..JOBS {
+        host.publish(job(&number.to_string())).await.unwrap();
+    }
+    let mut jobs = bus.subscribe(Source::Queue(Key::new("jobs.x").unwrap()), JOBS as u16).await.unwrap();
+    let mut held = Vec::new();
+    while held.len() < JOBS {
+        held.push(jobs.next_delivery().await.unwrap());
+    }
+    // Nothing is written between these polls, and 256 frames wait at the most: the others have no room.
+    for delivery in held {
+        poll_once(Box::pin(delivery.ack())).await;
+    }
+    let mut seen = std::collections::HashSet::new();
+    let others_come_again = async {
+        while seen.len() < JOBS - 256 {
+            let delivery = jobs.next_delivery().await.unwrap();
+            let body = String::from_utf8(delivery.message().body().to_vec()).unwrap();
+            assert!(seen.insert(body.clone()), "{body} came twice");
+            delivery.ack().await.unwrap();
+        }
+    };
+    within("what was not settled comes again", LIMIT, others_come_again)
+        .await
+        .unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[tokio::test]
+async fn a_message_full_of_headers_can_be_tried_again_and_buried() {
+    let (_dir, path) = place();
+    let (_host, bus) = (share(&path).await.unwrap(), join(&path).await.unwrap());
+    let mut message = job("full");
+    while let Ok(more) = message.clone().with(format!("h{}", message.headers().iter().len()), "v") {
+        message = more;
+    }
+    bus.publish(message).await.unwrap();
+    let mut jobs = bus.subscribe(Source::Queue(Key::new("jobs.x").unwrap()), 1).await.unwrap();
+    for attempt in 1..=3 {
+        let delivery = jobs.next_delivery().await.unwrap();
+        assert_eq!(delivery.attempt(), attempt);
+        delivery.nack(Duration::ZERO, "again").await.unwrap();
+    }
+    jobs.next_delivery().await.unwrap().term("attempts", "enough").await.unwrap();
+}
