@@ -192,11 +192,6 @@ impl Message {
         self.headers.get(header::FAILED).and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
-    /// Address, headers and body apart.
-    pub fn into_parts(self) -> (Address, Headers, Bytes) {
-        (self.address, self.headers, self.body)
-    }
-
     /// How many bytes it has, headers and body together.
     pub fn size(&self) -> usize {
         self.body.len() + self.headers.size()

@@ -69,11 +69,6 @@ impl Pattern {
             }
         }
     }
-
-    /// Whether the pattern is an exact key.
-    pub fn is_exact(&self) -> bool {
-        !self.words().any(|word| word == "*" || word == "#")
-    }
 }
 
 impl From<Key> for Pattern {

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    address::{Address, Inbox, Key, Origin, Token},
+    address::{Inbox, Key, Origin, Token},
     delivery::{Delivery, Settle, Settlement},
     error::Result,
     message::Message,
@@ -183,11 +183,6 @@ impl Feed {
         self.places.clone().try_acquire_owned().ok().map(Place)
     }
 
-    /// How many deliveries there is room for now.
-    pub fn free(&self) -> usize {
-        self.places.available_permits()
-    }
-
     /// Hands `message` over to be settled with `settle`. The place is free again when it is settled or dropped.
     /// When the subscription was dropped meanwhile, the message is released.
     pub fn deliver(&self, place: Place, message: Message, redelivered: u32, settle: Box<dyn Settle>) {
@@ -322,22 +317,6 @@ impl Drop for Placed {
         // Dropped without a word (a settlement future that was cancelled before its first poll).
         if let Some(settle) = self.settle.take() {
             settle.release();
-        }
-    }
-}
-
-impl Source {
-    /// Whether a message to `address` belongs here.
-    pub fn takes(&self, address: &Address) -> bool {
-        match (self, address) {
-            (Self::Service(service), Address::Service(key)) => key.service().is_ok_and(|of| of == *service),
-            (Self::Queue(queue), Address::Queue(key)) => queue == key,
-            (Self::Control(service), Address::Control(key)) => service == key,
-            (Self::Inbox(mine), Address::Inbox(inbox)) => mine == inbox,
-            (Self::Topic(patterns) | Self::Durable(_, patterns), Address::Topic(key)) => {
-                patterns.iter().any(|pattern| pattern.matches(key))
-            }
-            _ => false,
         }
     }
 }

@@ -99,7 +99,7 @@ impl<S: Send + Sync + 'static> Service<S> {
         F: Fn(Arc<S>, M::Params, Context) -> R + Send + Sync + 'static,
         R: Future<Output = Result<M::Output, RpcError>> + Send + 'static,
     {
-        self.methods.push((M::NAME, router::method::<M, S, F, R>(self.state.clone(), handler)));
+        self.methods.push((M::NAME, router::typed(self.state.clone(), handler)));
         self
     }
 
@@ -110,7 +110,7 @@ impl<S: Send + Sync + 'static> Service<S> {
         F: Fn(Arc<S>, J::Params, Context) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), RpcError>> + Send + 'static,
     {
-        self.jobs.push((J::NAME, router::job::<J, S, F, R>(self.state.clone(), handler)));
+        self.jobs.push((J::NAME, router::typed(self.state.clone(), handler)));
         self
     }
 

@@ -4,6 +4,7 @@ use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::A
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, future::join_all};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, sleep_until};
 
@@ -12,7 +13,6 @@ use crate::{
     address::{Address, Token},
     bus::Bus,
     client::Client,
-    contract::{Job, Method},
     delivery::Delivery,
     error::{Error, ErrorKind, Result},
     handler::{Call, Handler, Outcome},
@@ -182,13 +182,14 @@ pub(super) fn trace_of(message: &Message) -> Trace {
     message.headers().get(header::TRACEPARENT).and_then(Trace::parse).map_or_else(Trace::start, Trace::child)
 }
 
-/// The handler of a method.
-pub(super) fn method<M, S, F, R>(state: Arc<S>, handler: F) -> Build
+/// The handler of a method or a job: parameters from JSON, `handler`, and its output as JSON.
+pub(super) fn typed<P, O, S, F, R>(state: Arc<S>, handler: F) -> Build
 where
-    M: Method,
+    P: DeserializeOwned + Send + 'static,
+    O: Serialize + 'static,
     S: Send + Sync + 'static,
-    F: Fn(Arc<S>, M::Params, Context) -> R + Send + Sync + 'static,
-    R: Future<Output = std::result::Result<M::Output, RpcError>> + Send + 'static,
+    F: Fn(Arc<S>, P, Context) -> R + Send + Sync + 'static,
+    R: Future<Output = std::result::Result<O, RpcError>> + Send + 'static,
 {
     Box::new(move |client| {
         let client = client.clone();
@@ -199,27 +200,6 @@ where
                 let output = ready?.await?;
                 to_raw_value(&output)
                     .map_err(|e| Error::malformed("the answer cannot be written as JSON").because(e))
-            }
-        }))
-    })
-}
-
-/// The handler of a job.
-pub(super) fn job<J, S, F, R>(state: Arc<S>, handler: F) -> Build
-where
-    J: Job,
-    S: Send + Sync + 'static,
-    F: Fn(Arc<S>, J::Params, Context) -> R + Send + Sync + 'static,
-    R: Future<Output = std::result::Result<(), RpcError>> + Send + 'static,
-{
-    Box::new(move |client| {
-        let client = client.clone();
-        Arc::new(Typed(move |call: Call| {
-            let ready = from_params(call.params.as_deref())
-                .map(|params| handler(state.clone(), params, context(&client, &call)));
-            async move {
-                ready?.await?;
-                Ok(RawValue::NULL.to_owned())
             }
         }))
     })
