@@ -242,6 +242,24 @@ impl<'de> serde::Deserialize<'de> for Token {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Key {
+    fn deserialize<D: serde::Deserializer<'de>>(parser: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(parser)?).map_err(serde::de::Error::custom)
+    }
+}
+
+impl serde::Serialize for Key {
+    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&self.0)
+    }
+}
+
+impl serde::Serialize for Token {
+    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&self.0)
+    }
+}
+
 impl FromStr for Inbox {
     type Err = Error;
     /// Exactly 32 lower-case hexadecimal digits: a reply address that could name anything else is refused.

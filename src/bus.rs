@@ -1,13 +1,17 @@
 //! The bus: four verbs over addresses, and the contract that every transport keeps.
 
-use std::fmt;
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::{
+    address::Token,
+    connection::ConnectionWatch,
     error::Result,
+    ledger::Ledger,
     message::Message,
     subscription::{Source, Subscription},
+    survey::Survey,
 };
 
 /// A message bus. One implementation a broker; everything above (calls, jobs, events) is written once over it.
@@ -48,6 +52,10 @@ use crate::{
 /// * Ephemeral topics: at most once; a [`Gap`](crate::Gap) stands where messages may be missing.
 /// * After a lost connection everything is made again behind the subscription, which does not end.
 /// * A subscription that is closed or dropped is gone for the broker soon; all of a bus are when `close` has returned.
+/// * A subscription consumes ([`Consuming`](crate::Consuming)) only while the broker is known to hand it messages: a
+///   transport looks again every few seconds at what it needs there (queue, stream, group, consumer, binding), and makes
+///   again what is gone.
+/// * A [`Gap`](crate::Gap) in an inbox says that replies may be lost: calls that wait then fail as *maybe executed*.
 ///
 /// # Closing
 ///
@@ -66,6 +74,24 @@ pub trait Bus: fmt::Debug + Send + Sync + 'static {
 
     /// What this transport, as it is connected now, promises beyond the contract above.
     fn guarantees(&self) -> Guarantees;
+
+    /// Whether the broker is connected, now and from now on.
+    fn connection(&self) -> ConnectionWatch;
+
+    /// What the broker tells of this bus. Changes nothing, takes no message out, and is bounded in time; not meant for
+    /// the hot path.
+    async fn survey(&self) -> Result<Survey>;
+
+    /// Removes the durable subscription `name` with what it holds; its dead letters stay. With `idle`, only if nobody has
+    /// read it for that long. Returns whether this call removed one. Consumers that are there all the same make it again
+    /// as after an accident.
+    async fn remove_durable(&self, name: &Token, idle: Option<Duration>) -> Result<bool>;
+
+    /// The ledger that is kept beside this bus's queues for all processes, if there is one
+    /// ([`Guarantees::shared_ledger`]).
+    fn ledger(&self) -> Option<Arc<dyn Ledger>> {
+        None
+    }
 }
 
 /// Where transports may differ. Found out when connecting, not assumed.
@@ -75,6 +101,15 @@ pub struct Guarantees {
     pub durability: Durability,
     /// Whether other processes can be on this bus.
     pub shared: bool,
+    /// What a call does whose connection breaks: waits for its reply, which the broker keeps for it (`true`), or fails
+    /// soon as *maybe executed* (`false`).
+    pub replies_kept: bool,
+    /// For how long the broker recognises the id of a stored message, so that one that is published twice is stored once.
+    pub republish_window: Option<Duration>,
+    /// Whether the ledger of the dedup layer is kept beside the queue for all processes, or in each process for itself.
+    pub shared_ledger: bool,
+    /// How long a delivery may be in hand, if the broker sets a limit: longer work is refused at start.
+    pub longest_run: Option<Duration>,
 }
 
 /// What stored messages survive, from least to most.

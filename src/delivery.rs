@@ -45,6 +45,13 @@ pub enum Settlement {
         /// The message with its failure and its reason noted.
         message: Message,
     },
+    /// Store `message` in the queue or the durable subscription that this dead letter comes from
+    /// ([`header::ORIGIN`]), and forget the dead letter, in one step where the broker can. Only for deliveries of
+    /// [`Source::DeadLetters`](crate::Source::DeadLetters); [`Invalid`](crate::ErrorKind::Invalid) for others.
+    Redrive {
+        /// The message as new, but for its id and how often it was brought back.
+        message: Message,
+    },
 }
 
 /// A transport's side of a [`Delivery`].
@@ -99,6 +106,20 @@ impl Delivery {
         let mut message = self.message.clone();
         note_failure(&mut message, reason);
         self.settle(Settlement::Retry { after, message }).await
+    }
+
+    /// Brings a dead letter back to where it died, as new but for its id.
+    pub async fn redrive(self) -> Result<()> {
+        let mut message = self.message.clone();
+        let redriven = message.redriven().saturating_add(1);
+        let headers = message.headers_mut();
+        for name in
+            [header::FAILED, header::FIRST_FAILURE, header::LAST_FAILURE, header::DEAD, header::ORIGIN]
+        {
+            headers.remove(name);
+        }
+        headers.put(header::REDRIVEN, redriven.to_string());
+        self.settle(Settlement::Redrive { message }).await
     }
 
     /// Never try again: to the dead letters, because of `cause` (a word: `attempts`, `crashes`, `rejected`), the last

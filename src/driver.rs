@@ -1,13 +1,13 @@
 //! Drivers: which transport serves which scheme of `bus_uri`.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use url::Url;
 
 use crate::{
     address::Token,
-    bus::Bus,
+    bus::{Bus, Guarantees},
     error::{Error, Result},
 };
 
@@ -20,6 +20,9 @@ pub struct Driver {
     pub schemes: &'static [&'static str],
     /// An example of a URI, for errors and `--help`.
     pub example: &'static str,
+    /// What it promises on a server that is configured as its page says: what [`Bus::guarantees`] reports there. The
+    /// table in README is made of these.
+    pub promises: Guarantees,
     /// Connects. Returns when the broker has answered and was found fit.
     pub connect: fn(BusUri, BusOptions) -> BoxFuture<'static, Result<Arc<dyn Bus>>>,
 }
@@ -31,6 +34,9 @@ pub struct BusOptions {
     pub exchange: Token,
     /// What to be called in the broker's list of clients.
     pub client_name: String,
+    /// After how long without a reader a durable subscription that is made here may be removed, so that a forgotten one
+    /// does not stop publishers for ever. Default 7 days. Who makes or reads the subscription last decides.
+    pub idle_expiry: Duration,
 }
 
 /// A `bus_uri`. It may hold a password, so it never shows itself whole: `Debug` and `Display` hide user data after the
@@ -93,7 +99,7 @@ impl BusUri {
 impl Default for BusOptions {
     fn default() -> Self {
         let exchange = Token::new("commissaire").expect("the default exchange is a token");
-        Self { exchange, client_name: "commissaire".into() }
+        Self { exchange, client_name: "commissaire".into(), idle_expiry: Duration::from_secs(7 * 24 * 3600) }
     }
 }
 

@@ -23,18 +23,22 @@
 //! ```
 //!
 //! Modules in reading order: [`address`], [`pattern`], [`message`], [`delivery`], [`subscription`], [`bus`], [`driver`],
-//! [`error`]; then [`jsonrpc`], [`contract`], [`handler`], [`layer`], [`client`], [`service`]; then [`app`], what every
+//! [`error`]; what operators look at, [`connection`], [`survey`], [`dead`], and [`ledger`]; then [`jsonrpc`], [`contract`], [`handler`], [`layer`], [`client`], [`service`]; then [`app`], what every
 //! program does.
 
 pub mod address;
 pub mod bus;
+pub mod connection;
+pub mod dead;
 pub mod delivery;
 pub mod driver;
 pub mod envelope;
 pub mod error;
+pub mod ledger;
 pub mod message;
 pub mod pattern;
 pub mod subscription;
+pub mod survey;
 pub mod time;
 
 pub mod backoff;
@@ -57,17 +61,21 @@ pub use address::{Address, Inbox, Key, Origin, Token};
 pub use backoff::Backoff;
 pub use bus::{Bus, Durability, Guarantees};
 pub use client::Client;
+pub use connection::{Connection, ConnectionWatch, Connectivity};
 pub use contract::{Event, Job, Method};
+pub use dead::DeadLetter;
 pub use delivery::{Delivery, Settle, Settlement};
 pub use driver::{BusOptions, BusUri, Driver, connect};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{Call, Handler, Layer, Outcome};
 pub use jsonrpc::RpcError;
+pub use ledger::{Begun, Ledger};
 pub use message::{Headers, MAX_MESSAGE, MAX_RECEIVED, Message, MessageId, header};
 pub use metrics::Metrics;
 pub use pattern::Pattern;
 pub use service::{Context, Drained, Notice, RetryPolicy, Running, Service};
 pub use subscription::{Consuming, Feed, Gap, Place, Received, Source, Subscription};
+pub use survey::{Declared, Survey, What};
 pub use trace::Trace;
 
 /// The examples in README are compiled.

@@ -48,6 +48,12 @@ pub mod header {
     pub const DEAD: &str = "bus-dead";
     /// The queue or the durable subscription that a dead letter comes from.
     pub const ORIGIN: &str = "bus-origin";
+    /// How often a dead letter was brought back.
+    pub const REDRIVEN: &str = "bus-redriven";
+    /// Who sends, by the name of its key.
+    pub const ACTOR: &str = "bus-actor";
+    /// The signature of who sends.
+    pub const SIGNATURE: &str = "bus-signature";
     /// W3C trace context, version 00.
     pub const TRACEPARENT: &str = "traceparent";
 }
@@ -190,6 +196,11 @@ impl Message {
     /// How many runs of a handler have failed on it.
     pub fn failed(&self) -> u32 {
         self.headers.get(header::FAILED).and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    /// How often it was a dead letter and was brought back.
+    pub fn redriven(&self) -> u32 {
+        self.headers.get(header::REDRIVEN).and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
     /// How many bytes it has, headers and body together.

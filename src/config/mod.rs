@@ -29,7 +29,8 @@ pub use hidden::Hidden;
 pub const ENV_PREFIX: &str = "COMMISSAIRE_";
 
 /// The members that all programs have.
-const COMMON: [&str; 5] = ["bus_uri", "bus_exchange", "admin", "grace_seconds", "data_dir"];
+const COMMON: [&str; 6] =
+    ["bus_uri", "bus_exchange", "admin", "grace_seconds", "data_dir", "subscription_expiry_seconds"];
 
 /// The effective configuration of one service. `Debug` shows the common members only: others may be secret.
 #[derive(Clone)]
@@ -53,6 +54,9 @@ pub struct Common {
     /// How long begun work may take when the program is told to end.
     #[serde(default)]
     pub grace_seconds: Option<u64>,
+    /// After how many seconds without a reader a durable subscription may be removed.
+    #[serde(default)]
+    pub subscription_expiry_seconds: Option<u64>,
     /// Where the program keeps its data.
     #[serde(default)]
     pub data_dir: Option<PathBuf>,
@@ -93,7 +97,7 @@ impl Layers {
                 continue;
             }
             // A name may look like a number; only what is one is read as one.
-            let number = (member == "grace_seconds").then(|| text.parse::<u64>().ok()).flatten();
+            let number = member.ends_with("_seconds").then(|| text.parse::<u64>().ok()).flatten();
             let value = number.map_or_else(|| Value::from(text), Value::from);
             self.figment =
                 self.figment.merge(Members::new(variable, Dict::from([(member.to_owned(), value)])));
@@ -138,6 +142,10 @@ impl Config {
         BusOptions {
             exchange: self.common.bus_exchange.clone().unwrap_or(defaults.exchange),
             client_name: client_name.to_owned(),
+            idle_expiry: self
+                .common
+                .subscription_expiry_seconds
+                .map_or(defaults.idle_expiry, std::time::Duration::from_secs),
         }
     }
 }

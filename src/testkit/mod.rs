@@ -3,13 +3,13 @@
 //! A transport's own test is a page: how to reach a bus, and what that bus promises.
 //!
 //! ```no_run
-//! use commissaire::{Durability, Guarantees, testkit::{Failure, Target}};
+//! use commissaire::testkit::{Failure, Target};
 //!
 //! async fn memory() -> Result<Target, Failure> {
 //!     Ok(Target::in_process(commissaire_memory::DRIVER, "memory://"))
 //! }
 //!
-//! commissaire::conformance!(memory, Guarantees { durability: Durability::None, shared: false });
+//! commissaire::conformance!(memory, commissaire_memory::DRIVER.promises);
 //! # fn main() {}
 //! ```
 //!

@@ -126,7 +126,7 @@ impl Stage {
     }
 
     async fn connect(&self, exchange: Token) -> Outcome<Arc<dyn Bus>> {
-        let options = BusOptions { exchange, client_name: "conformance".into() };
+        let options = BusOptions { exchange, client_name: "conformance".into(), ..BusOptions::default() };
         let bus = within("connecting", self.patience(), (self.target.connect)(options)).await??;
         self.opened.lock().unwrap_or_else(PoisonError::into_inner).push(bus.clone());
         Ok(bus)

@@ -10,7 +10,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use commissaire::{Bus, Durability, Guarantees, Message, Result, Source, Subscription};
+use commissaire::{
+    Bus, ConnectionWatch, Connectivity, Guarantees, Message, Result, Source, Subscription, Survey, Token,
+};
 use commissaire_api::{StorageEvent, storage::MAX_ANSWER};
 use commissaire_storage::relay::relay;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +48,19 @@ impl Bus for Telling {
     }
 
     fn guarantees(&self) -> Guarantees {
-        Guarantees { durability: Durability::None, shared: false }
+        commissaire_transports::ALL[0].promises
+    }
+
+    fn connection(&self) -> ConnectionWatch {
+        Connectivity::new("test").watch()
+    }
+
+    async fn survey(&self) -> Result<Survey> {
+        Ok(Survey::default())
+    }
+
+    async fn remove_durable(&self, _: &Token, _: Option<Duration>) -> Result<bool> {
+        Ok(false)
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use commissaire::{Bus, Durability, Error, Guarantees, Message, MessageId, Result, Source, Subscription};
+use commissaire::{
+    Bus, ConnectionWatch, Connectivity, Error, Guarantees, Message, MessageId, Result, Source, Subscription,
+    Survey, Token,
+};
 use commissaire_api::{StorageEvent, storage::MAX_ANSWER};
 use commissaire_storage::{
     Store,
@@ -77,7 +80,19 @@ impl Bus for Tape {
     }
 
     fn guarantees(&self) -> Guarantees {
-        Guarantees { durability: Durability::None, shared: false }
+        commissaire_transports::ALL[0].promises
+    }
+
+    fn connection(&self) -> ConnectionWatch {
+        Connectivity::new("test").watch()
+    }
+
+    async fn survey(&self) -> Result<Survey> {
+        Ok(Survey::default())
+    }
+
+    async fn remove_durable(&self, _: &Token, _: Option<Duration>) -> Result<bool> {
+        Ok(false)
     }
 }
 

@@ -18,10 +18,12 @@ pub use self::fault::Fault;
 use crate::{
     address::{Address, Inbox, Token},
     bus::{Bus, Guarantees},
+    connection::ConnectionWatch,
     error::{ErrorKind, Result},
     message::Message,
     pattern::Pattern,
     subscription::{Source, Subscription},
+    survey::Survey,
 };
 
 /// A bus with a [`Fault`].
@@ -125,5 +127,17 @@ impl Bus for ChaosBus {
 
     fn guarantees(&self) -> Guarantees {
         self.inner.guarantees()
+    }
+
+    fn connection(&self) -> ConnectionWatch {
+        self.inner.connection()
+    }
+
+    async fn survey(&self) -> Result<Survey> {
+        self.inner.survey().await
+    }
+
+    async fn remove_durable(&self, name: &Token, idle: Option<Duration>) -> Result<bool> {
+        self.inner.remove_durable(name, idle).await
     }
 }

@@ -52,6 +52,7 @@ impl Settle for Wrongly {
             }
             (Fault::Buries, Settlement::DeadLetter { .. }) | (_, Settlement::Ack) => delivery.ack().await,
             (_, Settlement::Retry { after, message }) => delivery.nack(after, reason(&message)).await,
+            (_, Settlement::Redrive { .. }) => delivery.redrive().await,
             (_, Settlement::DeadLetter { message }) => delivery.term("rejected", reason(&message)).await,
         }
     }

@@ -3,11 +3,13 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use commissaire::{
-    Bus, Durability, Error, ErrorKind, Feed, Guarantees, Message, Result, Source, Subscription,
+    Bus, ConnectionWatch, Connectivity, Durability, Error, ErrorKind, Feed, Guarantees, Message, Result,
+    Source, Subscription, Survey, Token,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -18,10 +20,21 @@ use crate::{
     unix,
 };
 
+/// What a memory bus promises while it is not shared.
+pub(crate) const PROMISES: Guarantees = Guarantees {
+    durability: Durability::None,
+    shared: false,
+    replies_kept: true,
+    republish_window: None,
+    shared_ledger: true,
+    longest_run: None,
+};
+
 /// The bus of `memory://`.
 pub(crate) struct MemoryBus {
     connection: Connection,
     server: Mutex<Option<unix::Server>>,
+    connectivity: Connectivity,
     shared: bool,
 }
 
@@ -37,7 +50,12 @@ pub(crate) struct Connection {
 impl MemoryBus {
     pub(crate) fn new(hub: Arc<Hub>, server: Option<unix::Server>) -> Self {
         let shared = server.is_some();
-        Self { connection: Connection::new(hub), server: Mutex::new(server), shared }
+        Self {
+            connection: Connection::new(hub),
+            server: Mutex::new(server),
+            connectivity: Connectivity::new("memory"),
+            shared,
+        }
     }
 }
 
@@ -61,7 +79,19 @@ impl Bus for MemoryBus {
     }
 
     fn guarantees(&self) -> Guarantees {
-        Guarantees { durability: Durability::None, shared: self.shared }
+        Guarantees { shared: self.shared, ..PROMISES }
+    }
+
+    fn connection(&self) -> ConnectionWatch {
+        self.connectivity.watch()
+    }
+
+    async fn survey(&self) -> Result<Survey> {
+        Err(Error::invalid("the memory transport cannot be surveyed yet"))
+    }
+
+    async fn remove_durable(&self, _name: &Token, _idle: Option<Duration>) -> Result<bool> {
+        Err(Error::invalid("the memory transport cannot remove subscriptions yet"))
     }
 }
 

@@ -2,15 +2,20 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use commissaire::{Bus, BusOptions, BusUri, Driver, Error, Result};
+use commissaire::{Bus, BusOptions, BusUri, Driver, Error, Guarantees, Result};
 
-use crate::{bus::MemoryBus, hub::Hub, unix};
+use crate::{
+    bus::{MemoryBus, PROMISES},
+    hub::Hub,
+    unix,
+};
 
 /// `memory://`: a bus of its own for each connection.
 pub const DRIVER: Driver = Driver {
     name: "memory",
     schemes: &["memory"],
     example: "memory://",
+    promises: PROMISES,
     connect: |uri, options| Box::pin(connect_memory(uri, options)),
 };
 
@@ -19,6 +24,7 @@ pub const UNIX_DRIVER: Driver = Driver {
     name: "unix",
     schemes: &["unix"],
     example: "unix:///run/user/1000/bus.sock",
+    promises: Guarantees { shared: true, ..PROMISES },
     connect: |uri, options| Box::pin(connect_unix(uri, options)),
 };
 

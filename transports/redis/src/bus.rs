@@ -11,7 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use commissaire::{
-    Bus, BusOptions, BusUri, Durability, Error, ErrorKind, Guarantees, Message, Result, Source, Subscription,
+    Bus, BusOptions, BusUri, ConnectionWatch, Connectivity, Durability, Error, ErrorKind, Guarantees,
+    Message, Result, Source, Subscription, Survey, Token,
 };
 use tokio::{
     sync::Notify,
@@ -31,6 +32,16 @@ use crate::{
 
 /// The most that any one step takes which has no bound of its own.
 pub(crate) const BOUND: Duration = Duration::from_secs(10);
+
+/// What a server promises that has `appendonly yes`, `appendfsync always` and `maxmemory-policy noeviction`.
+pub(crate) const PROMISES: Guarantees = Guarantees {
+    durability: Durability::Power,
+    shared: true,
+    replies_kept: true,
+    republish_window: None,
+    shared_ledger: true,
+    longest_run: None,
+};
 
 /// What all parts of a bus share.
 pub(crate) struct Core {
@@ -53,6 +64,7 @@ struct RedisBus {
     streams: Arc<Streams>,
     settler: Arc<Settler>,
     durability: Durability,
+    connectivity: Connectivity,
     closed: AtomicBool,
     place: String,
 }
@@ -88,6 +100,7 @@ pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn 
         streams,
         settler,
         durability,
+        connectivity: Connectivity::new(place.clone()),
         closed: AtomicBool::new(false),
         place,
     }))
@@ -144,7 +157,19 @@ impl Bus for RedisBus {
     }
 
     fn guarantees(&self) -> Guarantees {
-        Guarantees { durability: self.durability, shared: true }
+        Guarantees { durability: self.durability, ..PROMISES }
+    }
+
+    fn connection(&self) -> ConnectionWatch {
+        self.connectivity.watch()
+    }
+
+    async fn survey(&self) -> Result<Survey> {
+        Err(Error::invalid("the redis transport cannot be surveyed yet"))
+    }
+
+    async fn remove_durable(&self, _name: &Token, _idle: Option<Duration>) -> Result<bool> {
+        Err(Error::invalid("the redis transport cannot remove subscriptions yet"))
     }
 }
 

@@ -22,5 +22,6 @@ pub const DRIVER: Driver = Driver {
     name: "redis",
     schemes: &["redis", "rediss", "redis+unix"],
     example: "redis://user:password@127.0.0.1:6379/0?durability=strict",
+    promises: bus::PROMISES,
     connect: |uri, options| Box::pin(bus::connect(uri, options)),
 };

@@ -6,10 +6,7 @@ mod alone;
 
 use std::time::Duration;
 
-use commissaire::{
-    Durability, Guarantees,
-    testkit::{Failure, Server, Target},
-};
+use commissaire::testkit::{Failure, Server, Target};
 
 /// As the shipped configuration has it.
 const STRICT: &[(&str, &str)] = &[("appendonly", "yes"), ("appendfsync", "always")];
@@ -20,4 +17,4 @@ async fn redis() -> Result<Target, Failure> {
     Ok(Target::driver(commissaire_redis::DRIVER, uri).on(server).lease(Duration::from_secs(30)))
 }
 
-commissaire::conformance!(redis, Guarantees { durability: Durability::Power, shared: true });
+commissaire::conformance!(redis, commissaire_redis::DRIVER.promises);

@@ -1,23 +1,31 @@
 //! The bus of a process that has joined.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use commissaire::{Bus, BusOptions, Guarantees, Message, Result, Source, Subscription, envelope};
+use commissaire::{
+    Bus, BusOptions, ConnectionWatch, Connectivity, Error, Guarantees, Message, Result, Source, Subscription,
+    Survey, Token, envelope,
+};
 use tokio::time::timeout;
 
-use crate::unix::{
-    frame::{self, Ask, DURABILITY},
-    keep,
-    link::{Link, PATIENCE},
+use crate::{
+    bus::PROMISES,
+    unix::{
+        frame::{self, Ask},
+        keep,
+        link::{Link, PATIENCE},
+    },
 };
 
 /// The bus of `unix://`.
-pub(crate) struct UnixBus(Arc<Link>);
+pub(crate) struct UnixBus(Arc<Link>, Connectivity);
 
 /// Joins the bus that is shared on `path`. Fails at once when nobody shares one.
 pub(crate) async fn join(path: PathBuf, options: &BusOptions) -> Result<Arc<dyn Bus>> {
-    Ok(Arc::new(UnixBus(keep::start(path, options.exchange.clone()).await?)))
+    let link = keep::start(path, options.exchange.clone()).await?;
+    let connectivity = Connectivity::new(link.name());
+    Ok(Arc::new(UnixBus(link, connectivity)))
 }
 
 #[async_trait]
@@ -42,7 +50,19 @@ impl Bus for UnixBus {
     }
 
     fn guarantees(&self) -> Guarantees {
-        Guarantees { durability: DURABILITY, shared: true }
+        Guarantees { shared: true, ..PROMISES }
+    }
+
+    fn connection(&self) -> ConnectionWatch {
+        self.1.watch()
+    }
+
+    async fn survey(&self) -> Result<Survey> {
+        Err(Error::invalid("the unix transport cannot be surveyed yet"))
+    }
+
+    async fn remove_durable(&self, _name: &Token, _idle: Option<Duration>) -> Result<bool> {
+        Err(Error::invalid("the unix transport cannot remove subscriptions yet"))
     }
 }
 

@@ -6,9 +6,7 @@
 use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
-use commissaire::{
-    Durability, Error, ErrorKind, Inbox, Key, MAX_RECEIVED, Origin, Pattern, Result, Source, Token,
-};
+use commissaire::{Error, ErrorKind, Inbox, Key, MAX_RECEIVED, Origin, Pattern, Result, Source, Token};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -122,9 +120,6 @@ impl TryFrom<WireSource> for Source {
 pub(crate) fn failure(kind: &str, what: String) -> Error {
     Error::new(ErrorKind::from_name(kind).unwrap_or(ErrorKind::Unavailable), what)
 }
-
-/// What a memory bus keeps messages through: nothing.
-pub(crate) const DURABILITY: Durability = Durability::None;
 
 /// One frame as bytes.
 pub(crate) fn pack(head: &impl Serialize, tail: &[u8]) -> Bytes {

@@ -1,23 +1,20 @@
 //! The memory transport passes the suite, within one process and through its socket.
 
 mod memory {
-    use commissaire::{
-        Durability, Guarantees,
-        testkit::{Failure, Target},
-    };
+    use commissaire::testkit::{Failure, Target};
 
     async fn target() -> Result<Target, Failure> {
         Ok(Target::in_process(commissaire_memory::DRIVER, "memory://"))
     }
 
-    commissaire::conformance!(target, Guarantees { durability: Durability::None, shared: false });
+    commissaire::conformance!(target, commissaire_memory::DRIVER.promises);
 }
 
 mod unix {
     use std::sync::Arc;
 
     use commissaire::{
-        BusOptions, Durability, Guarantees,
+        BusOptions,
         testkit::{Failure, Target},
     };
 
@@ -37,5 +34,5 @@ mod unix {
         }))
     }
 
-    commissaire::conformance!(target, Guarantees { durability: Durability::None, shared: true });
+    commissaire::conformance!(target, commissaire_memory::UNIX_DRIVER.promises);
 }

@@ -1,13 +1,17 @@
 //! Real brokers: one a test, on a port and in a folder of its own, gone when the test is over.
 
+mod nats;
+mod redis;
+
 use std::{
-    fmt, fs,
+    fmt, fs, io,
     net::{Ipv4Addr, TcpListener},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -18,9 +22,6 @@ use super::{
     process::{Process, on_path},
     wait::{Failure, Outcome, until},
 };
-
-/// How long a server may take to start, and to end when it is asked to.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A broker of one's own. Killed when dropped.
 ///
@@ -45,31 +46,23 @@ pub struct Server {
 struct Program {
     name: &'static str,
     scheme: &'static str,
-    arguments: fn(dir: &Path, port: u16, settings: &[(String, String)]) -> Vec<String>,
-    /// What to say to it, and how answers begin by which it shows that it is ready.
-    greeting: (&'static str, [&'static str; 2]),
+    /// How long it may take to start, and to end when it is asked to.
+    patience: Duration,
+    /// Writes the files that it needs into `dir` and gives the command that starts it in the foreground.
+    command: fn(dir: &Path, port: u16, settings: &[(String, String)]) -> Outcome<Command>,
+    /// Whether it answers on a new connection.
+    answers: fn(TcpStream) -> BoxFuture<'static, io::Result<bool>>,
 }
-
-const REDIS: Program = Program {
-    name: "redis-server",
-    scheme: "redis",
-    arguments: |dir, port, settings| {
-        let fixed = [
-            ("port", port.to_string()),
-            ("bind", Ipv4Addr::LOCALHOST.to_string()),
-            ("dir", dir.display().to_string()),
-            ("save", String::new()),
-        ];
-        let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value));
-        fixed.chain(settings.iter().cloned()).flat_map(|(name, value)| [format!("--{name}"), value]).collect()
-    },
-    greeting: ("PING\r\n", ["+PONG", "-NOAUTH"]),
-};
 
 impl Server {
     /// A redis-server with these settings (`("appendonly", "yes")`), without snapshots unless they say so.
     pub async fn redis(settings: &[(&str, &str)]) -> Outcome<Self> {
-        Self::start(&REDIS, settings).await
+        Self::start(&redis::PROGRAM, settings).await
+    }
+
+    /// A nats-server with JetStream and these settings: lines of its configuration file (`("max_payload", "2MB")`).
+    pub async fn nats(settings: &[(&str, &str)]) -> Outcome<Self> {
+        Self::start(&nats::PROGRAM, settings).await
     }
 
     async fn start(program: &'static Program, settings: &[(&str, &str)]) -> Outcome<Self> {
@@ -122,7 +115,7 @@ impl Server {
     /// Asks it to end (SIGTERM) and waits until it has.
     pub async fn terminate(&mut self) -> Outcome {
         match self.process.take() {
-            Some(mut process) => process.terminate(PATIENCE).await.map(drop),
+            Some(mut process) => process.terminate(self.program.patience).await.map(drop),
             None => Ok(()),
         }
     }
@@ -159,22 +152,17 @@ impl Server {
             )));
         }
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log"))?;
-        let mut command = Process::command(name);
-        command
-            .args((self.program.arguments)(self.dir.path(), self.port, &self.settings))
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        let mut command = (self.program.command)(self.dir.path(), self.port, &self.settings)?;
+        command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)
     }
 
     async fn ready(&mut self) -> Outcome {
-        let (port, greeting) = (self.port, self.program.greeting);
+        let (port, program) = (self.port, self.program);
         let mut ended = false;
-        let waited = until("the server answers", PATIENCE, async || {
+        let waited = until("the server answers", program.patience, async || {
             ended = self.process.as_mut().is_none_or(Process::has_ended);
-            ended || answers(port, greeting).await
+            ended || answers(port, program).await
         })
         .await;
         if waited.is_ok() && !ended {
@@ -192,15 +180,20 @@ impl fmt::Debug for Server {
     }
 }
 
-async fn answers(port: u16, (say, answers): (&str, [&str; 2])) -> bool {
+async fn answers(port: u16, program: &Program) -> bool {
     let asked = async {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-        stream.write_all(say.as_bytes()).await?;
-        let mut reply = String::new();
-        BufReader::new(stream).read_line(&mut reply).await?;
-        Ok::<_, std::io::Error>(answers.iter().any(|answer| reply.starts_with(answer)))
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        (program.answers)(stream).await
     };
     matches!(tokio::time::timeout(Duration::from_secs(1), asked).await, Ok(Ok(true)))
+}
+
+/// The first line that `stream` gives after `say`.
+async fn first_line(mut stream: TcpStream, say: &str) -> io::Result<String> {
+    stream.write_all(say.as_bytes()).await?;
+    let mut reply = String::new();
+    BufReader::new(stream).read_line(&mut reply).await?;
+    Ok(reply)
 }
 
 fn free_port() -> Outcome<u16> {

@@ -1,0 +1,1 @@
+//! The AMQP (RabbitMQ) transport of commissaire.

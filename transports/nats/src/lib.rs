@@ -1,0 +1,1 @@
+//! The NATS transport of commissaire.
