@@ -68,7 +68,7 @@ const FAULTS: &[(&str, Fault, &str)] = &[
     ("a_forged_reply_address_reaches_nobody", Fault::Obeys, "came where \"end\""),
     ("replies_that_nobody_awaits_disturb_nobody", Fault::Demands, "no_responders"),
     ("a_redriven_dead_letter_comes_back_as_new", Fault::Mislays, "came"),
-    ("a_redriven_dead_letter_comes_back_as_new", Fault::Clones, "came where \"end\""),
+    ("a_redriven_dead_letter_comes_back_as_new", Fault::Clones, "what came back 2 times"),
     ("a_redriven_event_reaches_its_own_subscription_only", Fault::Mislays, "nothing came"),
     ("a_redriven_event_reaches_its_own_subscription_only", Fault::Broadcasts, "came where \"end\""),
     ("only_a_dead_letter_can_be_redriven", Fault::Obliges, "no dead letter gave Ok"),

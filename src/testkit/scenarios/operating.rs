@@ -267,7 +267,7 @@ pub(crate) async fn only_an_idle_durable_subscription_is_removed(stage: Arc<Stag
     for idle in [SHORT, LONG] {
         match remove(&stage, &there, Some(idle)).await? {
             Ok(removed) => {
-                ensure!(!removed, "a subscription was removed under its reader as idle for {idle:?}")
+                ensure!(!removed, "a subscription was removed under its reader as idle for {idle:?}");
             }
             Err(e) if *e.kind() == ErrorKind::Invalid => unknown = true,
             Err(e) => return Err(Failure::from(e)),
