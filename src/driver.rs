@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use url::Url;
 
 use crate::{
-    actor::{Access, Identity, Known},
+    actor::{Access, Identity, introduce},
     address::Token,
     bus::{Bus, Guarantees},
     error::{Error, Result},
@@ -69,7 +69,7 @@ pub async fn connect(uri: &BusUri, options: &BusOptions, drivers: &[Driver]) -> 
         ))
     })?;
     let bus = (driver.connect)(uri.clone(), options.clone()).await?;
-    Ok(Arc::new(Known::new(bus, options)))
+    Ok(introduce(bus, options))
 }
 
 impl BusUri {

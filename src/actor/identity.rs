@@ -23,11 +23,12 @@ pub struct Identity {
 
 impl Identity {
     /// Puts the name on `message`, and signs it where there is a key. Messages that ask nothing and tell nothing of
-    /// themselves (replies, cancellations) stay as they are, and so do those that somebody has signed already.
+    /// themselves (replies, cancellations) stay as they are, and so does what somebody has signed already.
     pub(super) fn stamp(&self, exchange: &Token, message: Message) -> Result<Message> {
         let asks = matches!(message.address(), Address::Service(_) | Address::Queue(_) | Address::Topic(_));
         let Some(name) = self.name.as_ref().filter(|_| asks) else { return Ok(message) };
-        if message.headers().get(header::SIGNATURE).is_some() {
+        let has = |header| message.headers().get(header).is_some();
+        if has(header::SIGNATURE) || (self.key.is_none() && has(header::ACTOR)) {
             return Ok(message);
         }
         let message = message.with(header::ACTOR, name.as_str())?;

@@ -17,8 +17,14 @@ use crate::{
     survey::Survey,
 };
 
-/// A bus whose calls, jobs and events carry the name of the program, and whose services admit by its rules.
-pub(crate) struct Known {
+/// `bus`, used by the program that `options` describe: calls, jobs and events that are published through it carry the
+/// program's name, and services that start on it admit by the program's rules. [`connect`](crate::connect) does this.
+pub fn introduce(bus: Arc<dyn Bus>, options: &BusOptions) -> Arc<dyn Bus> {
+    Arc::new(Known::new(bus, options))
+}
+
+/// See [`introduce`].
+struct Known {
     inner: Arc<dyn Bus>,
     exchange: Token,
     identity: Identity,
@@ -26,8 +32,7 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// `inner`, used by the program that `options` describe.
-    pub(crate) fn new(inner: Arc<dyn Bus>, options: &BusOptions) -> Self {
+    fn new(inner: Arc<dyn Bus>, options: &BusOptions) -> Self {
         let exchange = options.exchange.clone();
         let program = options.client_name.strip_prefix("commissaire-").unwrap_or(&options.client_name);
         let mut identity = options.identity.clone();

@@ -30,7 +30,7 @@ pub use access::Access;
 pub use admission::{Admission, Refusal};
 pub use identity::Identity;
 pub use key::{PublicKey, SecretKey};
-pub(crate) use known::Known;
+pub use known::introduce;
 
 use crate::{
     address::Token,

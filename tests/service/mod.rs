@@ -1,7 +1,9 @@
 //! Client and service together, over `memory://`.
 
+mod actors;
 mod calls;
 mod cancel;
+mod double;
 mod drain;
 mod events;
 mod jobs;
