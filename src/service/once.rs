@@ -137,6 +137,9 @@ impl Held<'_> {
             sleep(LEASE / 3).await;
             loop {
                 let left = self.until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return;
+                }
                 match timeout(left, self.begin()).await {
                     Ok(Ok(Begun::Fresh)) => break,
                     Ok(Ok(Begun::Running | Begun::Done)) | Err(_) => return,

@@ -17,12 +17,12 @@ use super::memory;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Double {
-    inner: Arc<dyn Bus>,
+    pub(crate) inner: Arc<dyn Bus>,
     pub(crate) ledger: Option<Arc<dyn Ledger>>,
     pub(crate) longest_run: Option<Duration>,
     /// Whether services and queues get only what [`Double::deliver`] hands them.
     pub(crate) by_hand: bool,
-    feeds: Mutex<Vec<Feed>>,
+    pub(crate) feeds: Mutex<Vec<Feed>>,
 }
 
 /// How a delivery by hand ended: `None` when it was given back.

@@ -8,6 +8,8 @@ mod drain;
 mod events;
 mod jobs;
 mod layers;
+mod once;
+mod refused;
 mod wire;
 
 use std::sync::Arc;
