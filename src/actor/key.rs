@@ -84,7 +84,7 @@ impl SecretKey {
         self.0.sign(bytes).to_bytes()
     }
 
-    fn read(text: &str) -> Option<Self> {
+    pub(super) fn read(text: &str) -> Option<Self> {
         let mut seed = Zeroizing::new([0; 32]);
         let text = text.trim_end().strip_prefix(MARK)?;
         (Base64::decode(text, &mut *seed).ok()?.len() == 32).then(|| Self(SigningKey::from_bytes(&seed)))

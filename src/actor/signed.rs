@@ -95,3 +95,61 @@ fn covered(exchange: &str, message: &Message, time: u64, ttl: Option<u64>) -> Ve
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        address::{Address, Key},
+        message::MessageId,
+    };
+
+    fn message() -> Message {
+        let id = MessageId(uuid::Uuid::from_u128(7));
+        let address = Address::Service(Key::new("calc.add").unwrap());
+        Message::with_id(id, address, "{}").unwrap().with(header::ACTOR, "anna").unwrap()
+    }
+
+    fn key() -> SecretKey {
+        SecretKey::read("commissaire-secret-key-1 AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap()
+    }
+
+    /// Programs of different releases share a bus: what is signed may not change.
+    #[test]
+    fn the_bytes_are_these() {
+        let bytes = covered("bus", &message(), 258, Some(3));
+        let mut expected = b"commissaire message, version 1\0\0\0\0\x03bus\0\0\0\x04anna".to_vec();
+        expected.extend(b"\0\0\0\x2400000000-0000-0000-0000-000000000007");
+        expected.extend(b"\0\0\0\x07service\0\0\0\x08calc.add\xff\xff\xff\xff\xff\xff\xff\xff");
+        expected.extend(b"\0\0\0\x08\0\0\0\0\0\0\x01\x02\0\0\0\x08\0\0\0\0\0\0\0\x03\0\0\0\x20");
+        expected.extend(Sha256::digest("{}"));
+        assert_eq!(bytes, expected);
+        let header = Signed::make(&key(), "bus", &message(), 258).to_header();
+        assert_eq!(header, GOLDEN);
+        let public = key().public();
+        assert!(Signed::parse(GOLDEN).unwrap().is_of(&[public], "bus", &message()));
+    }
+
+    /// As OpenSSL signs the same bytes with the same key.
+    const GOLDEN: &str =
+        "1 258 - H+EaLjbXnMny2FxeFxzRt38Zi1lef+LiMoG8Zfh7i/zXz3x4YloBKP8l3DNFWz0yT6MdagGBN3+SxDykxPLIDg==";
+
+    #[test]
+    fn absent_and_empty_and_neighbouring_fields_are_told_apart() {
+        let bytes = |message: &Message, exchange| covered(exchange, message, 1, None);
+        let with = |name, value: &str| message().with(name, value).unwrap();
+        let all = [
+            bytes(&message(), "bus"),
+            bytes(&message(), "busa"),
+            bytes(&with(header::ACTOR, "aanna"), "bus"),
+            bytes(&with(header::REPLY, ""), "bus"),
+            bytes(&with(header::CORRELATION, ""), "bus"),
+            bytes(&with(header::REPLY, "a"), "bus"),
+            bytes(&with(header::CORRELATION, "a"), "bus"),
+            covered("bus", &message(), 1, Some(0)),
+            covered("bus", &message(), 0, Some(1)),
+        ];
+        let different: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
+    }
+}
