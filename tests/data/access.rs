@@ -235,3 +235,26 @@ fn sections_that_cannot_be_used_say_where_and_why() {
         assert!(words.iter().all(|word| error.contains(word)), "{words:?} are not in {error}");
     }
 }
+
+#[test]
+fn the_signed_example_works_as_it_stands_where_its_keys_are() {
+    let (dir, root) = (Dir::new(), Path::new(env!("CARGO_MANIFEST_DIR")));
+    let text = fs::read_to_string(root.join("etc/signed/storage.conf")).unwrap();
+    fs::create_dir(dir.join("keys")).unwrap();
+    fs::create_dir(dir.join("actors")).unwrap();
+    saved(&dir.join("keys/storage.key"));
+    let page = fs::read_to_string(root.join("etc/signed/README.md")).unwrap();
+    for name in ["storage", "admin", "investigator", "watcher", "clusterexec", "containermgr"] {
+        assert!(page.contains(name));
+        let key = SecretKey::generate().unwrap().public();
+        fs::write(dir.join(&format!("actors/{name}.pub")), format!("{key}\n")).unwrap();
+    }
+    let here = text.replace("/etc/commissaire", dir.0.to_str().unwrap());
+    let config = configured(&dir, &serde_json::from_str(&here).unwrap()).unwrap();
+    config.own::<Value>().unwrap();
+    let access = config.bus_options("commissaire-storage").access.unwrap();
+    let allows = |key, name| access.allows(&Key::new(key).unwrap(), &Token::new(name).unwrap());
+    assert!(allows("storage.delete", "admin") && !allows("storage.delete", "watcher"));
+    assert!(allows("storage.store", "storage") && !allows("storage.save", "storage"));
+    assert!(allows("storage.lease.renew", "watcher") && !allows("storage.lease.renew", "admin"));
+}
