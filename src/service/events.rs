@@ -4,6 +4,7 @@ use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
+use tokio::time::Instant;
 
 use super::{Context, door::Door, router::trace_of, runs::Runs};
 use crate::{
@@ -88,23 +89,32 @@ impl Ear {
                 if closing.is_cancelled() {
                     break;
                 }
+                let began = Instant::now();
                 match received {
                     Received::Delivery(delivery) => self.hear(delivery).await,
-                    Received::Gap(gap) => {
-                        tracing::info!(source = %self.runs.source, reason = gap.reason, "events may be missing");
-                        let trace = crate::trace::Trace::start();
-                        let client = self.client.within(None, trace);
-                        // A gap has no routing key; the pattern's words that are exact would not name one either.
-                        let Ok(key) = crate::address::Key::new("gap") else { continue };
-                        let actor = Actor::default();
-                        let context = Context { client, key, deadline: None, attempt: 1, actor, trace };
-                        if let Err(error) = self.run(Notice::Gap(gap), context).await {
-                            tracing::warn!(source = %self.runs.source, %error, "a gap was not handled");
-                        }
-                    }
+                    Received::Gap(gap) => self.miss(gap).await,
+                }
+                if self.runs.is_long_beside(began.elapsed(), PREFETCH) {
+                    // Those that waited meanwhile come again, and the broker counts their time in hand from new. All
+                    // are taken before the first is given back, or it would be taken again.
+                    let waiting = std::iter::from_fn(|| heard.next().now_or_never().flatten());
+                    let waiting: Vec<Received> = waiting.take(usize::from(PREFETCH)).collect();
+                    tracing::debug!(source = %self.runs.source, count = waiting.len(), "given back after a long run");
                 }
             }
         })
+    }
+
+    async fn miss(&self, gap: Gap) {
+        tracing::info!(source = %self.runs.source, reason = gap.reason, "events may be missing");
+        let trace = crate::trace::Trace::start();
+        let client = self.client.within(None, trace);
+        // A gap has no routing key; the pattern's words that are exact would not name one either.
+        let Ok(key) = crate::address::Key::new("gap") else { return };
+        let context = Context { client, key, deadline: None, attempt: 1, actor: Actor::default(), trace };
+        if let Err(error) = self.run(Notice::Gap(gap), context).await {
+            tracing::warn!(source = %self.runs.source, %error, "a gap was not handled");
+        }
     }
 
     async fn hear(&self, delivery: Delivery) {

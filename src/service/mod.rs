@@ -196,7 +196,7 @@ impl<S: Send + Sync + 'static> Service<S> {
             policy: self.retry,
             metrics: self.metrics.clone(),
             source,
-            longest: bus.guarantees().longest_run,
+            longest: bus.guarantees().longest_run.filter(|_| place.is_some()),
             once: ledger
                 .clone()
                 .zip(place)

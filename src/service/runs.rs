@@ -91,6 +91,13 @@ impl Runs {
         }
     }
 
+    /// Whether a run that took so long, one of `others` that wait in hand for their turn, takes them too near to the time
+    /// when the broker takes them back: if all were as long, the last could begin too late for a run of the longest kind.
+    pub(super) fn is_long_beside(&self, took: Duration, others: u16) -> bool {
+        self.longest
+            .is_some_and(|longest| took * u32::from(others) > longest.saturating_sub(self.policy.max_run))
+    }
+
     /// Acknowledges, lets rest or buries, as the outcome of a run says.
     async fn settle(&self, delivery: Delivery, outcome: Result<(), Error>) {
         let attempt = delivery.attempt();

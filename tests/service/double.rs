@@ -20,7 +20,7 @@ pub(crate) struct Double {
     pub(crate) inner: Arc<dyn Bus>,
     pub(crate) ledger: Option<Arc<dyn Ledger>>,
     pub(crate) longest_run: Option<Duration>,
-    /// Whether services and queues get only what [`Double::deliver`] hands them.
+    /// Whether services, queues and durable subscriptions get only what [`Double::deliver`] hands them.
     pub(crate) by_hand: bool,
     pub(crate) feeds: Mutex<Vec<Feed>>,
 }
@@ -66,7 +66,7 @@ impl Bus for Double {
     }
 
     async fn subscribe(&self, source: Source, prefetch: u16) -> Result<Subscription> {
-        if self.by_hand && matches!(source, Source::Service(_) | Source::Queue(_)) {
+        if self.by_hand && matches!(source, Source::Service(_) | Source::Queue(_) | Source::Durable(..)) {
             let (subscription, feed) = Subscription::new(prefetch);
             self.feeds.lock().unwrap().push(feed);
             return Ok(subscription);
