@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
+    actor::Admission,
     address::Token,
     connection::ConnectionWatch,
     error::Result,
@@ -90,6 +91,12 @@ pub trait Bus: fmt::Debug + Send + Sync + 'static {
     /// The ledger that is kept beside this bus's queues for all processes, if there is one
     /// ([`Guarantees::shared_ledger`]).
     fn ledger(&self) -> Option<Arc<dyn Ledger>> {
+        None
+    }
+
+    /// Whom the services of this program admit on this bus; `None`: everybody, to everything. Transports leave it:
+    /// [`connect`](crate::connect) puts what [`BusOptions`](crate::BusOptions) say around them.
+    fn admission(&self) -> Option<Arc<Admission>> {
         None
     }
 }

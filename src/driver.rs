@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 use url::Url;
 
 use crate::{
+    actor::{Access, Identity, introduce},
     address::Token,
     bus::{Bus, Guarantees},
     error::{Error, Result},
@@ -37,6 +38,11 @@ pub struct BusOptions {
     /// After how long without a reader a durable subscription that is made here may be removed, so that a forgotten one
     /// does not stop publishers for ever. Default 7 days. Who makes or reads the subscription last decides.
     pub idle_expiry: Duration,
+    /// Who this program is: its name goes on every call, job and event. Default: the name of the client without
+    /// `commissaire-`, unsigned.
+    pub identity: Identity,
+    /// Whose calls and jobs the services of this program take, and which. Default: everybody's, all.
+    pub access: Option<Arc<Access>>,
 }
 
 /// A `bus_uri`. It may hold a password, so it never shows itself whole: `Debug` and `Display` hide user data after the
@@ -62,7 +68,8 @@ pub async fn connect(uri: &BusUri, options: &BusOptions, drivers: &[Driver]) -> 
             known.join(", ")
         ))
     })?;
-    (driver.connect)(uri.clone(), options.clone()).await
+    let bus = (driver.connect)(uri.clone(), options.clone()).await?;
+    Ok(introduce(bus, options))
 }
 
 impl BusUri {
@@ -99,7 +106,13 @@ impl BusUri {
 impl Default for BusOptions {
     fn default() -> Self {
         let exchange = Token::new("commissaire").expect("the default exchange is a token");
-        Self { exchange, client_name: "commissaire".into(), idle_expiry: Duration::from_secs(7 * 24 * 3600) }
+        Self {
+            exchange,
+            client_name: "commissaire".into(),
+            idle_expiry: Duration::from_secs(7 * 24 * 3600),
+            identity: Identity::default(),
+            access: None,
+        }
     }
 }
 

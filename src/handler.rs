@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use crate::{address::Key, error::Error, trace::Trace};
+use crate::{actor::Actor, address::Key, error::Error, trace::Trace};
 
 /// What a call comes to: a result as JSON, or an error of the bus or of the callee.
 pub type Outcome = Result<Box<RawValue>, Error>;
@@ -27,6 +27,8 @@ pub struct Call {
     pub idempotent: bool,
     /// Which run this is, counted from 1; more than 1 only for jobs.
     pub attempt: u32,
+    /// Who asks; nobody on the calling side, where it is the program itself.
+    pub actor: Actor,
     /// Where it belongs.
     pub trace: Trace,
 }

@@ -5,10 +5,13 @@
 //! whose broker can keep such things keeps the ledger beside the queue ([`Bus::ledger`](crate::Bus::ledger)), so that it
 //! holds for all processes together; elsewhere each process has one of its own.
 
+mod local;
+
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 
+pub use self::local::LocalLedger;
 use crate::{address::Origin, error::Result, message::MessageId};
 
 /// Remembers which messages are being carried out, and which were.

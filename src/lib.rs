@@ -41,6 +41,7 @@ pub mod subscription;
 pub mod survey;
 pub mod time;
 
+pub mod actor;
 pub mod backoff;
 pub mod client;
 pub mod contract;
@@ -57,6 +58,7 @@ pub mod config;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
+pub use actor::{Access, Actor, Identity, PublicKey, SecretKey};
 pub use address::{Address, Inbox, Key, Origin, Token};
 pub use backoff::Backoff;
 pub use bus::{Bus, Durability, Guarantees};
@@ -69,7 +71,7 @@ pub use driver::{BusOptions, BusUri, Driver, connect};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{Call, Handler, Layer, Outcome};
 pub use jsonrpc::RpcError;
-pub use ledger::{Begun, Ledger};
+pub use ledger::{Begun, Ledger, LocalLedger};
 pub use message::{Headers, MAX_MESSAGE, MAX_RECEIVED, Message, MessageId, header};
 pub use metrics::Metrics;
 pub use pattern::Pattern;

@@ -22,6 +22,9 @@ struct Inner {
     seconds: Family<MethodLabels, Histogram>,
     deliveries: Family<DeliveryLabels, Counter>,
     consuming: Family<SourceLabels, Gauge>,
+    refused: Family<ReasonLabels, Counter>,
+    stray_replies: Counter,
+    connected: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -46,6 +49,11 @@ struct SourceLabels {
     source: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let inner = Inner {
@@ -58,6 +66,9 @@ impl Default for Metrics {
             }),
             deliveries: Family::default(),
             consuming: Family::default(),
+            refused: Family::default(),
+            stray_replies: Counter::default(),
+            connected: Gauge::default(),
         };
         if let Ok(mut registry) = inner.registry.lock() {
             registry.register("calls", "Calls answered, by method and outcome", inner.calls.clone());
@@ -72,6 +83,21 @@ impl Default for Metrics {
                 "1 while the broker hands messages to this source",
                 inner.consuming.clone(),
             );
+            registry.register(
+                "refused",
+                "Calls and jobs that no handler saw, by reason",
+                inner.refused.clone(),
+            );
+            registry.register(
+                "stray_replies",
+                "Answers that no call of this program waited for: late, forged, or there twice",
+                inner.stray_replies.clone(),
+            );
+            registry.register(
+                "bus_connected",
+                "1 while the connection to the broker is up",
+                inner.connected.clone(),
+            );
         }
         Self(Arc::new(inner))
     }
@@ -84,7 +110,8 @@ impl Metrics {
         self.0.seconds.get_or_create(&MethodLabels { method: method.to_owned() }).observe(took.as_secs_f64());
     }
 
-    /// One job or event from `source` ended with `outcome`: `ok`, `retry`, `dead`.
+    /// One job or event from `source` ended with `outcome`: `ok`, `retry`, `dead`; with the dedup layer also
+    /// `deduplicated` (it was done already) and `waited` (it rests until another run of it, or the ledger, is clear).
     pub fn count_delivery(&self, source: &str, outcome: &'static str) {
         self.0.deliveries.get_or_create(&DeliveryLabels { source: source.to_owned(), outcome }).inc();
     }
@@ -92,6 +119,22 @@ impl Metrics {
     /// Whether `source` consumes now.
     pub fn set_consuming(&self, source: &str, consuming: bool) {
         self.0.consuming.get_or_create(&SourceLabels { source: source.to_owned() }).set(i64::from(consuming));
+    }
+
+    /// One call or job was refused before any handler saw it: the name of a [`Refusal`](crate::actor::Refusal), or
+    /// `reply_address`, `misaddressed`, `redelivered`.
+    pub fn count_refused(&self, reason: &'static str) {
+        self.0.refused.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// One answer came that no call waited for.
+    pub fn count_stray_reply(&self) {
+        self.0.stray_replies.inc();
+    }
+
+    /// Whether the connection to the broker is up now.
+    pub fn set_connected(&self, connected: bool) {
+        self.0.connected.set(i64::from(connected));
     }
 
     /// All of it as text.

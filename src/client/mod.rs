@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::{
+    actor::Actor,
     address::{Address, Key},
     bus::Bus,
     contract::{Event, Job, Method},
@@ -16,6 +17,7 @@ use crate::{
     handler::{Call, Handler, Layer},
     jsonrpc::{check, to_params, write_request},
     message::{Message, MessageId, header},
+    metrics::Metrics,
     time::from_now,
     trace::Trace,
 };
@@ -59,7 +61,12 @@ pub struct Client {
 impl Client {
     /// A client on `bus`. Its inbox is made with the first call.
     pub fn new(bus: Arc<dyn Bus>) -> Self {
-        let handler = Arc::new(Remote::new(bus.clone()));
+        Self::counted(bus, Metrics::default())
+    }
+
+    /// A client on `bus` that counts in `metrics` the answers that none of its calls waits for.
+    pub fn counted(bus: Arc<dyn Bus>, metrics: Metrics) -> Self {
+        let handler = Arc::new(Remote::new(bus.clone(), metrics));
         Self { bus, handler, timeout: DEFAULT_TIMEOUT, deadline: None, trace: None }
     }
 
@@ -140,7 +147,8 @@ impl Client {
         check_params(params.as_deref())?;
         let own = from_now(self.timeout);
         let deadline = Some(self.deadline.map_or(own, |deadline| deadline.min(own)));
-        Ok(Call { key, params, deadline, idempotent, attempt: 1, trace: self.next_trace() })
+        let (actor, trace) = (Actor::default(), self.next_trace());
+        Ok(Call { key, params, deadline, idempotent, attempt: 1, actor, trace })
     }
 
     fn next_trace(&self) -> Trace {

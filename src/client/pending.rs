@@ -8,14 +8,13 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-/// The calls of one client that wait, by correlation.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Pending(Arc<Mutex<Calls>>);
+use crate::metrics::Metrics;
 
-#[derive(Debug, Default)]
-struct Calls {
-    waiting: HashMap<u128, oneshot::Sender<Bytes>>,
-    strays: u64,
+/// The calls of one client that wait, by correlation.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    waiting: Arc<Mutex<HashMap<u128, oneshot::Sender<Bytes>>>>,
+    metrics: Metrics,
 }
 
 /// One call's place. Dropping it forgets the call.
@@ -27,41 +26,36 @@ pub(super) struct Waiting {
 }
 
 impl Pending {
+    /// None yet; answers that nobody waits for are counted in `metrics`.
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self { waiting: Arc::default(), metrics }
+    }
+
     /// A place for a new call, under a correlation that nobody can guess.
     pub(super) fn enter(&self) -> Waiting {
         let (sender, answer) = oneshot::channel();
         let correlation = rand::random();
-        self.lock().waiting.insert(correlation, sender);
+        self.lock().insert(correlation, sender);
         Waiting { pending: self.clone(), correlation, answer }
     }
 
     /// Hands `body` to the call that waits for it. An answer that is late, forged or there for the second time is
     /// dropped and counted.
     pub(super) fn answer(&self, correlation: Option<u128>, body: Bytes) {
-        let mut calls = self.lock();
-        match correlation.and_then(|correlation| calls.waiting.remove(&correlation)) {
-            Some(sender) => {
-                if sender.send(body).is_err() {
-                    calls.strays += 1;
-                }
-            }
-            None => calls.strays += 1,
+        let waiting = correlation.and_then(|correlation| self.lock().remove(&correlation));
+        if waiting.is_none_or(|sender| sender.send(body).is_err()) {
+            tracing::debug!("an answer came that no call waits for");
+            self.metrics.count_stray_reply();
         }
     }
 
     /// Ends every wait: answers may have been lost.
     pub(super) fn fail_all(&self) {
-        self.lock().waiting.clear();
+        self.lock().clear();
     }
 
-    /// How many answers nobody waited for.
-    #[cfg(test)]
-    pub(super) fn strays(&self) -> u64 {
-        self.lock().strays
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Calls> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<u128, oneshot::Sender<Bytes>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -74,7 +68,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.pending.lock().waiting.remove(&self.correlation);
+        self.pending.lock().remove(&self.correlation);
     }
 }
 
@@ -82,28 +76,33 @@ impl Drop for Waiting {
 mod tests {
     use super::*;
 
+    fn strays(pending: &Pending) -> Option<u64> {
+        let text = pending.metrics.render();
+        text.lines().find_map(|line| line.strip_prefix("commissaire_stray_replies_total ")?.parse().ok())
+    }
+
     #[tokio::test]
     async fn an_answer_resolves_its_own_call_once() {
-        let pending = Pending::default();
+        let pending = Pending::new(Metrics::default());
         let (mut one, mut two) = (pending.enter(), pending.enter());
         pending.answer(Some(two.correlation), Bytes::from_static(b"2"));
         pending.answer(Some(one.correlation), Bytes::from_static(b"1"));
         pending.answer(Some(one.correlation), Bytes::from_static(b"again"));
         assert_eq!(one.answer().await.as_deref(), Some(&b"1"[..]));
         assert_eq!(two.answer().await.as_deref(), Some(&b"2"[..]));
-        assert_eq!(pending.strays(), 1);
+        assert_eq!(strays(&pending), Some(1));
     }
 
     #[tokio::test]
     async fn forged_and_late_answers_are_dropped_and_counted() {
-        let pending = Pending::default();
+        let pending = Pending::new(Metrics::default());
         let gone = pending.enter();
         let correlation = gone.correlation;
         drop(gone);
         pending.answer(Some(correlation), Bytes::new());
         pending.answer(Some(7), Bytes::new());
         pending.answer(None, Bytes::new());
-        assert_eq!(pending.strays(), 3);
-        assert!(pending.lock().waiting.is_empty());
+        assert_eq!(strays(&pending), Some(3));
+        assert!(pending.lock().is_empty());
     }
 }

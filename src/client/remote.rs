@@ -17,6 +17,7 @@ use crate::{
     handler::{Call, Handler, Outcome},
     jsonrpc::{Id, read_response, write_request},
     message::{Message, header},
+    metrics::Metrics,
     subscription::{Received, Source, Subscription},
 };
 
@@ -30,8 +31,8 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    pub(super) fn new(bus: Arc<dyn Bus>) -> Self {
-        Self { bus, pending: Pending::default(), inbox: OnceCell::new() }
+    pub(super) fn new(bus: Arc<dyn Bus>, metrics: Metrics) -> Self {
+        Self { bus, pending: Pending::new(metrics), inbox: OnceCell::new() }
     }
 
     async fn inbox(&self) -> Result<Inbox> {

@@ -62,7 +62,8 @@ impl ConfigFile {
     }
 }
 
-/// Reads the text of a file called `name`: one JSON object, hyphens in names taken as underscores.
+/// Reads the text of a file called `name`: one JSON object, hyphens in names taken as underscores, but for the names
+/// within the members of `access`: there they are those of actors and of routing keys.
 pub fn parse_file(name: &str, text: &str) -> Result<Dict> {
     crate::jsonrpc::check(text.as_bytes()).map_err(|e| {
         let what =
@@ -77,19 +78,29 @@ pub fn parse_file(name: &str, text: &str) -> Result<Dict> {
             "configuration file {name}, line 1 column 1: must be one JSON object"
         )));
     }
-    let value = underscored(value);
+    let value = underscored(value, &["access"]);
     figment::value::Value::serialize(value)
         .ok()
         .and_then(figment::value::Value::into_dict)
         .ok_or_else(|| Error::config(format!("configuration file {name} holds what cannot be configured")))
 }
 
-fn underscored(value: Value) -> Value {
+fn underscored(value: Value, verbatim: &[&str]) -> Value {
     match value {
-        Value::Object(members) => Value::Object(
-            members.into_iter().map(|(name, value)| (name.replace('-', "_"), underscored(value))).collect(),
-        ),
-        Value::Array(items) => Value::Array(items.into_iter().map(underscored).collect()),
+        Value::Object(members) => {
+            let member = |(name, value): (String, Value)| {
+                let name = name.replace('-', "_");
+                let value = match value {
+                    Value::Object(section) if verbatim.contains(&&*name) => Value::Object(
+                        section.into_iter().map(|(name, value)| (name.replace('-', "_"), value)).collect(),
+                    ),
+                    value => underscored(value, &[]),
+                };
+                (name, value)
+            };
+            Value::Object(members.into_iter().map(member).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(|item| underscored(item, &[])).collect()),
         other => other,
     }
 }

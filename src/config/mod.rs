@@ -3,10 +3,11 @@
 //! A file is one JSON object. Hyphens in member names equal underscores, at every depth. A member that nobody knows is an
 //! error, and so is a file that was named and is not there; a default file that is not there is fine.
 
+mod actors;
 mod file;
 mod hidden;
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use figment::{
     Figment, Profile,
@@ -17,10 +18,12 @@ use figment::{
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
+    actor::{Access, Identity},
     address::Token,
     driver::{BusOptions, BusUri},
     error::{Error, Result},
 };
+pub use actors::{AccessSection, IdentitySection, Keys};
 use file::Members;
 pub use file::{ConfigFile, parse_file};
 pub use hidden::Hidden;
@@ -29,14 +32,28 @@ pub use hidden::Hidden;
 pub const ENV_PREFIX: &str = "COMMISSAIRE_";
 
 /// The members that all programs have.
-const COMMON: [&str; 6] =
-    ["bus_uri", "bus_exchange", "admin", "grace_seconds", "data_dir", "subscription_expiry_seconds"];
+const COMMON: [&str; 8] = [
+    "bus_uri",
+    "bus_exchange",
+    "admin",
+    "grace_seconds",
+    "data_dir",
+    "subscription_expiry_seconds",
+    "identity",
+    "access",
+];
+/// Those of them that are objects.
+const SECTIONS: [&str; 2] = ["identity", "access"];
+/// What the environment can set within `identity`; a section as a whole it cannot.
+const WITHIN: [(&str, &str); 2] = [("identity", "name"), ("identity", "key_file")];
 
 /// The effective configuration of one service. `Debug` shows the common members only: others may be secret.
 #[derive(Clone)]
 pub struct Config {
     figment: Figment,
     common: Common,
+    identity: Identity,
+    access: Option<Arc<Access>>,
 }
 
 /// What all programs can be told.
@@ -60,6 +77,12 @@ pub struct Common {
     /// Where the program keeps its data.
     #[serde(default)]
     pub data_dir: Option<PathBuf>,
+    /// Who the program is on the bus.
+    #[serde(default)]
+    pub identity: IdentitySection,
+    /// Whom its services know, and what they let them ask for; without it everybody may ask for everything.
+    #[serde(default)]
+    pub access: Option<AccessSection>,
 }
 
 /// The members of a service that has none of its own: whatever else is set is an error.
@@ -90,7 +113,7 @@ impl Layers {
     /// The environment on top: the members that all programs have. A variable that is empty counts as not set.
     #[must_use]
     pub fn environment(mut self) -> Self {
-        for member in COMMON {
+        for member in COMMON.into_iter().filter(|member| !SECTIONS.contains(member)) {
             let variable = format!("{ENV_PREFIX}{}", member.to_uppercase());
             let text = std::env::var(&variable).unwrap_or_default();
             if text.is_empty() {
@@ -101,6 +124,15 @@ impl Layers {
             let value = number.map_or_else(|| Value::from(text), Value::from);
             self.figment =
                 self.figment.merge(Members::new(variable, Dict::from([(member.to_owned(), value)])));
+        }
+        for (section, member) in WITHIN {
+            let variable = format!("{ENV_PREFIX}{}_{}", section.to_uppercase(), member.to_uppercase());
+            let text = std::env::var(&variable).unwrap_or_default();
+            if !text.is_empty() {
+                let value = Value::from(Dict::from([(member.to_owned(), Value::from(text))]));
+                self.figment =
+                    self.figment.merge(Members::new(variable, Dict::from([(section.to_owned(), value)])));
+            }
         }
         self
     }
@@ -114,10 +146,12 @@ impl Layers {
         self
     }
 
-    /// The effective configuration; fails when a common member cannot be used.
+    /// The effective configuration, keys of actors read; fails when a common member cannot be used.
     pub fn load(self) -> Result<Config> {
         let common = self.figment.extract::<Common>().map_err(|e| faults(&e, &self.figment))?;
-        Ok(Config { figment: self.figment, common })
+        let identity = common.identity.load()?;
+        let access = common.access.as_ref().map(AccessSection::load).transpose()?.map(Arc::new);
+        Ok(Config { figment: self.figment, common, identity, access })
     }
 }
 
@@ -146,6 +180,8 @@ impl Config {
                 .common
                 .subscription_expiry_seconds
                 .map_or(defaults.idle_expiry, std::time::Duration::from_secs),
+            identity: self.identity.clone(),
+            access: self.access.clone(),
         }
     }
 }

@@ -37,6 +37,8 @@ impl RpcError {
     pub const UNAVAILABLE: i64 = -32002;
     /// The answer is larger than the bus carries.
     pub const TOO_LARGE: i64 = -32003;
+    /// The service does not answer this to who asks; nothing was executed.
+    pub const FORBIDDEN: i64 = -32004;
     /// The storage service has no such record.
     pub const STORAGE_LOOKUP: i64 = -20000;
     /// A container manager failed.

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use crate::{address::Key, client::Client, trace::Trace};
+use crate::{actor::Actor, address::Key, client::Client, trace::Trace};
 
 /// The circumstances of one call, job or event.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub struct Context {
     pub deadline: Option<Instant>,
     /// Which run this is, counted from 1; of a call always 1.
     pub attempt: u32,
+    /// Who asks, or who told the event.
+    pub actor: Actor,
     /// Where it belongs.
     pub trace: Trace,
 }

@@ -4,14 +4,15 @@ use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
+use tokio::time::Instant;
 
-use super::{Context, RetryPolicy, jobs::Ending, router::trace_of};
+use super::{Context, door::Door, router::trace_of, runs::Runs};
 use crate::{
+    actor::Actor,
     client::Client,
     contract::Event,
     delivery::Delivery,
     jsonrpc::RpcError,
-    metrics::Metrics,
     subscription::{Gap, Received, Subscription},
 };
 
@@ -40,7 +41,8 @@ type Hear = Arc<dyn Fn(Notice<Bytes>, Context) -> BoxFuture<'static, Result<(), 
 pub(super) struct Ear {
     listener: Listener,
     client: Client,
-    end: Ending,
+    door: Door,
+    runs: Runs,
 }
 
 pub(super) fn listener<S, E, F, R>(
@@ -74,14 +76,8 @@ where
 }
 
 impl Ear {
-    pub(super) fn new(
-        listener: Listener,
-        client: Client,
-        policy: RetryPolicy,
-        metrics: Metrics,
-        source: String,
-    ) -> Self {
-        Self { listener, client, end: Ending { policy, metrics, source } }
+    pub(super) fn new(listener: Listener, client: Client, door: Door, runs: Runs) -> Self {
+        Self { listener, client, door, runs }
     }
 
     /// Hears one event after another until the subscription ends.
@@ -93,47 +89,54 @@ impl Ear {
                 if closing.is_cancelled() {
                     break;
                 }
+                let began = Instant::now();
                 match received {
                     Received::Delivery(delivery) => self.hear(delivery).await,
-                    Received::Gap(gap) => {
-                        tracing::info!(source = %self.end.source, reason = gap.reason, "events may be missing");
-                        let trace = crate::trace::Trace::start();
-                        let client = self.client.within(None, trace);
-                        // A gap has no routing key; the pattern's words that are exact would not name one either.
-                        let Ok(key) = crate::address::Key::new("gap") else { continue };
-                        let context = Context { client, key, deadline: None, attempt: 1, trace };
-                        if let Err(error) = self.run(Notice::Gap(gap), context).await {
-                            tracing::warn!(source = %self.end.source, %error, "a gap was not handled");
-                        }
-                    }
+                    Received::Gap(gap) => self.miss(gap).await,
+                }
+                if self.runs.is_long_beside(began.elapsed(), PREFETCH) {
+                    // Those that waited meanwhile come again, and the broker counts their time in hand from new. All
+                    // are taken before the first is given back, or it would be taken again.
+                    let waiting = std::iter::from_fn(|| heard.next().now_or_never().flatten());
+                    let waiting: Vec<Received> = waiting.take(usize::from(PREFETCH)).collect();
+                    tracing::debug!(source = %self.runs.source, count = waiting.len(), "given back after a long run");
                 }
             }
         })
     }
 
-    async fn hear(&self, delivery: Delivery) {
-        if self.end.crashed_too_often(&delivery) {
-            return self.end.dead(delivery, "crashes", "its consumers died with it in hand").await;
+    async fn miss(&self, gap: Gap) {
+        tracing::info!(source = %self.runs.source, reason = gap.reason, "events may be missing");
+        let trace = crate::trace::Trace::start();
+        let client = self.client.within(None, trace);
+        // A gap has no routing key; the pattern's words that are exact would not name one either.
+        let Ok(key) = crate::address::Key::new("gap") else { return };
+        let context = Context { client, key, deadline: None, attempt: 1, actor: Actor::default(), trace };
+        if let Err(error) = self.run(Notice::Gap(gap), context).await {
+            tracing::warn!(source = %self.runs.source, %error, "a gap was not handled");
         }
+    }
+
+    async fn hear(&self, delivery: Delivery) {
         let message = delivery.message();
         let Some(key) = message.address().key().cloned() else { return };
         let trace = trace_of(message);
         let client = self.client.within(None, trace);
-        let context = Context { client, key, deadline: None, attempt: delivery.attempt(), trace };
-        let outcome = self.run(Notice::Event(message.body().clone()), context).await;
-        match (&self.listener.durable, outcome) {
-            (Some(_), outcome) => self.end.settle(delivery, outcome.map_err(Into::into)).await,
-            (None, Ok(())) => {}
-            (None, Err(error)) => {
-                tracing::warn!(source = %self.end.source, %error, "an event was not handled");
-            }
+        let (attempt, actor) = (delivery.attempt(), self.door.event(message));
+        let context = Context { client, key, deadline: None, attempt, actor, trace };
+        let run = self.run(Notice::Event(message.body().clone()), context);
+        if self.listener.durable.is_some() {
+            return self.runs.carry_out(delivery, async { Ok(run.await?) }).await;
+        }
+        if let Err(error) = run.await {
+            tracing::warn!(source = %self.runs.source, %error, "an event was not handled");
         }
     }
 
     async fn run(&self, notice: Notice<Bytes>, context: Context) -> Result<(), RpcError> {
         let run = AssertUnwindSafe(async { (self.listener.hear)(notice, context).await });
         run.catch_unwind().await.unwrap_or_else(|_| {
-            tracing::error!(source = %self.end.source, "an event handler panicked");
+            tracing::error!(source = %self.runs.source, "an event handler panicked");
             Err(RpcError::internal())
         })
     }

@@ -2,32 +2,40 @@
 
 mod cancel;
 mod context;
+mod door;
 mod events;
 mod jobs;
+mod once;
+mod policy;
 mod router;
 mod running;
+mod runs;
 
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use crate::{
-    address::{Key, Token},
+    address::{Key, Origin, Token},
     bus::Bus,
     client::Client,
     contract::{Event, Job, Method},
     error::Result,
     handler::{Handler, Layer},
     jsonrpc::RpcError,
+    ledger::LocalLedger,
     metrics::Metrics,
     pattern::Pattern,
     subscription::Source,
 };
 pub use context::Context;
 pub use events::Notice;
-pub use jobs::RetryPolicy;
+pub use policy::RetryPolicy;
 pub use running::{Drained, Running};
 
 /// How many calls and jobs a service works on at one time when nothing else is said.
 pub const DEFAULT_CONCURRENCY: u16 = 64;
+/// How long messages that were carried out are remembered by the [dedup layer](Service::dedup) where nothing speaks
+/// for another time: longer than any broker or publisher takes to hand the same message out again.
+pub const DEFAULT_DEDUP: Duration = Duration::from_secs(600);
 
 /// A service in the making: what it answers, over state that its handlers share.
 ///
@@ -73,6 +81,7 @@ pub struct Service<S> {
     layers: Vec<Box<dyn Layer + Send + Sync>>,
     concurrency: u16,
     retry: RetryPolicy,
+    dedup: Option<Duration>,
     metrics: Metrics,
 }
 
@@ -88,6 +97,7 @@ impl<S: Send + Sync + 'static> Service<S> {
             layers: Vec::new(),
             concurrency: DEFAULT_CONCURRENCY,
             retry: RetryPolicy::default(),
+            dedup: None,
             metrics: Metrics::default(),
         }
     }
@@ -156,6 +166,18 @@ impl<S: Send + Sync + 'static> Service<S> {
         self
     }
 
+    /// Runs each job and each durable event once: one that was done is acknowledged without a run when it comes again
+    /// within `window` ([`DEFAULT_DEDUP`] suits most), known by its id; one that runs elsewhere waits until that run is
+    /// over. Twice it runs only when an instance dies in the middle of a run, or loses its ledger for a minute: then the
+    /// run is dropped, and the message comes again. While the ledger does not answer, messages wait.
+    ///
+    /// The ledger is that of the bus, for all processes ([`Guarantees::shared_ledger`](crate::Guarantees)), else one in
+    /// this process. Costs two requests to the ledger a message.
+    pub fn dedup(mut self, window: Duration) -> Self {
+        self.dedup = Some(window);
+        self
+    }
+
     /// Counts into `metrics`.
     pub fn metrics(mut self, metrics: Metrics) -> Self {
         self.metrics = metrics;
@@ -164,7 +186,23 @@ impl<S: Send + Sync + 'static> Service<S> {
 
     /// Starts answering on `bus`. Returns when the broker knows of every subscription.
     pub async fn start(self, bus: Arc<dyn Bus>) -> Result<Running> {
-        let client = Client::new(bus.clone());
+        if !self.jobs.is_empty() || self.events.iter().any(|listener| listener.durable.is_some()) {
+            self.retry.check(self.name, &bus.guarantees())?;
+        }
+        let client = Client::counted(bus.clone(), self.metrics.clone());
+        let door = door::Door::new(bus.admission(), self.metrics.clone());
+        let ledger = self.dedup.map(|window| (bus.ledger().unwrap_or_else(LocalLedger::of_process), window));
+        let runs = |source: String, place: Option<Origin>| runs::Runs {
+            policy: self.retry,
+            metrics: self.metrics.clone(),
+            source,
+            longest: bus.guarantees().longest_run.filter(|_| place.is_some()),
+            once: ledger
+                .clone()
+                .zip(place)
+                .map(|((ledger, window), place)| once::Once::new(ledger, place, window)),
+            gate: runs::Gate::default(),
+        };
         let mut running = Running::new(self.name, self.metrics.clone());
         let layered = |handler: Arc<dyn Handler>| {
             let metered = crate::layer::Metered(self.metrics.clone()).layer(handler);
@@ -183,32 +221,32 @@ impl<S: Send + Sync + 'static> Service<S> {
             let control = bus.subscribe(Source::Control(address.clone()), 64).await?;
             running.spawn(control, format!("control {address}"), cancel::listen(calls.clone()));
             let requests = bus.subscribe(Source::Service(address.clone()), self.concurrency).await?;
-            let router = Arc::new(router::Router { table, bus: bus.clone(), calls });
-            running.serve(requests, format!("service {address}"), move |delivery| {
-                router.clone().answer(delivery)
-            });
+            let source = format!("service {address}");
+            let router =
+                Arc::new(router::Router { address, table, bus: bus.clone(), calls, door: door.clone() });
+            running.serve(requests, source, move |delivery| router.clone().answer(delivery));
         }
         for (name, build) in self.jobs {
             let key = Key::new(name)?;
             let jobs = bus.subscribe(Source::Queue(key.clone()), self.concurrency).await?;
-            let worker = Arc::new(jobs::Worker::new(
-                key.clone(),
-                layered(build(&client)),
-                self.retry,
-                self.metrics.clone(),
-            ));
-            running.serve(jobs, format!("queue {key}"), move |delivery| worker.clone().work(delivery));
+            let source = format!("queue {key}");
+            let runs = runs(source.clone(), Some(Origin::Queue(key.clone())));
+            let worker = Arc::new(jobs::Worker::new(key, layered(build(&client)), door.clone(), runs));
+            running.serve(jobs, source, move |delivery| worker.clone().work(delivery));
         }
         for listener in self.events {
             let patterns = vec![Pattern::new(listener.pattern)?];
-            let source = match listener.durable {
-                Some(name) => Source::Durable(Token::new(name)?, patterns),
-                None => Source::Topic(patterns),
+            let (source, place) = match listener.durable {
+                Some(name) => {
+                    let name = Token::new(name)?;
+                    (Source::Durable(name.clone(), patterns), Some(Origin::Durable(name)))
+                }
+                None => (Source::Topic(patterns), None),
             };
             let name = source.to_string();
             let heard = bus.subscribe(source, events::PREFETCH).await?;
-            let ear =
-                events::Ear::new(listener, client.clone(), self.retry, self.metrics.clone(), name.clone());
+            let runs = runs(name.clone(), place);
+            let ear = events::Ear::new(listener, client.clone(), door.clone(), runs);
             running.spawn(heard, name, move |heard| ear.listen(heard));
         }
         Ok(running)

@@ -5,19 +5,27 @@ use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::A
 use async_trait::async_trait;
 use futures_util::{FutureExt, future::join_all};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Context, cancel::InFlight};
+use super::{
+    Context,
+    cancel::InFlight,
+    door::{Door, Refused},
+};
 use crate::{
-    address::{Address, Token},
+    actor::Actor,
+    address::{Address, Key, Token},
     bus::Bus,
     client::Client,
     delivery::Delivery,
     error::{Error, ErrorKind, Result},
     handler::{Call, Handler, Outcome},
     jsonrpc::{
-        Incoming, Invalid, Request, Response, RpcError, from_params, read_request, write_batch,
+        Id, Incoming, Invalid, Request, Response, RpcError, from_params, read_request, write_batch,
         write_response,
     },
     message::{Message, header},
@@ -31,46 +39,76 @@ pub(super) type Table = HashMap<String, Arc<dyn Handler>>;
 
 /// The methods of one service address.
 pub(super) struct Router {
+    pub(super) address: Key,
     pub(super) table: Table,
     pub(super) bus: Arc<dyn Bus>,
     pub(super) calls: InFlight,
+    pub(super) door: Door,
 }
 
 impl Router {
     /// Answers what `delivery` asks, unless its caller has gone or its deadline passes first.
     pub(super) async fn answer(self: Arc<Self>, delivery: Delivery) {
         let message = delivery.message();
-        let deadline = message.ttl().map(|ttl| Instant::now() + ttl);
         let correlation = message.headers().get(header::CORRELATION);
+        let Some(key) = self.key_of(message) else { return settle(delivery).await };
+        if delivery.redelivered() > 0 {
+            self.door.turn_away(message, "redelivered");
+            let body = answer_error(message, maybe_executed());
+            self.reply(message, correlation, body).await;
+            return settle(delivery).await;
+        }
+        let deadline = message.ttl().map(|ttl| Instant::now() + ttl);
         let Some(entered) = self.calls.enter(correlation) else { return settle(delivery).await };
         let response = tokio::select! {
             biased;
             () = entered.cancelled() => None,
-            response = self.respond(message, deadline) => response,
+            response = self.respond(key, message, deadline) => response,
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => None,
         };
-        if let (Some(body), Some(inbox)) = (response, message.reply_to()) {
-            self.reply(Address::Inbox(inbox), body, correlation).await;
-        }
+        self.reply(message, correlation, response).await;
         drop(entered);
         settle(delivery).await;
     }
 
+    /// The routing key of a call that can be answered: one to this address, whose reply goes to an inbox or nowhere.
+    /// What was moved here from another address is not what its sender asked, and a reply to anything but an inbox
+    /// would be a request by this service to somebody else.
+    fn key_of<'a>(&self, message: &'a Message) -> Option<&'a Key> {
+        let reason = match message.address() {
+            Address::Service(key) if key.service().is_ok_and(|address| address == self.address) => {
+                if message.headers().get(header::REPLY).is_none() || message.reply_to().is_some() {
+                    return Some(key);
+                }
+                "reply_address"
+            }
+            _ => "misaddressed",
+        };
+        self.door.turn_away(message, reason);
+        None
+    }
+
     /// The body of the response, if there is to be one.
-    async fn respond(&self, message: &Message, deadline: Option<Instant>) -> Option<Vec<u8>> {
+    async fn respond(&self, key: &Key, message: &Message, deadline: Option<Instant>) -> Option<Vec<u8>> {
+        let actor = match self.door.call(key, message) {
+            Ok(actor) => actor,
+            Err(Refused::Told(error)) => return answer_error(message, error),
+            Err(Refused::Silent) => return None,
+        };
+        let asked = Asked { key, actor, trace: trace_of(message), deadline };
         match read_request(message.body()) {
             Err(Invalid { id, error }) => Some(write_response(&Response::new(id, Err(error)))),
             Ok(Incoming::One(request)) => {
-                let response = self.run(message, request, deadline, false).await?;
+                let response = self.run(&asked, request, false).await?;
                 Some(write_response(&response))
             }
-            Ok(Incoming::Batch(_)) if message.address().key().is_none_or(|key| key.last() != "batch") => {
+            Ok(Incoming::Batch(_)) if key.last() != "batch" => {
                 let text = "invalid request: a batch goes to SERVICE.batch";
                 let error = RpcError::new(RpcError::INVALID_REQUEST, text);
-                Some(write_response(&Response::new(crate::jsonrpc::Id::null(), Err(error))))
+                Some(write_response(&Response::new(Id::null(), Err(error))))
             }
             Ok(Incoming::Batch(requests)) => {
-                let runs = requests.into_iter().map(|request| self.run(message, request, deadline, true));
+                let runs = requests.into_iter().map(|request| self.run(&asked, request, true));
                 let responses: Vec<Response> = join_all(runs).await.into_iter().flatten().collect();
                 (!responses.is_empty()).then(|| write_batch(&responses))
             }
@@ -80,47 +118,44 @@ impl Router {
     /// The response to one request; a notification has none.
     async fn run(
         &self,
-        message: &Message,
+        asked: &Asked<'_>,
         request: std::result::Result<Request, Invalid>,
-        deadline: Option<Instant>,
         batch: bool,
     ) -> Option<Response> {
         let request = match request {
             Ok(request) => request,
             Err(Invalid { id, error }) => return Some(Response::new(id, Err(error))),
         };
-        let outcome = self.call(message, &request.method, request.params, deadline, batch).await;
+        let outcome = self.call(asked, &request.method, request.params, batch).await;
         request.id.map(|id| Response::new(id, outcome))
     }
 
     async fn call(
         &self,
-        message: &Message,
+        asked: &Asked<'_>,
         method: &str,
         params: Option<Box<RawValue>>,
-        deadline: Option<Instant>,
         batch: bool,
     ) -> std::result::Result<Box<RawValue>, RpcError> {
-        let Some(key) = message.address().key() else { return Err(RpcError::internal()) };
+        let key = asked.key;
         if !batch && key.last() != method {
             let text =
                 format!("invalid request: member method must be the last word of the routing key {key}");
             return Err(RpcError::new(RpcError::INVALID_REQUEST, text));
         }
-        let Some(handler) = self.table.get(method) else {
-            return Err(RpcError::new(
-                RpcError::METHOD_NOT_FOUND,
-                format!("method not found: {}", shown(method)),
-            ));
-        };
+        let unknown =
+            || RpcError::new(RpcError::METHOD_NOT_FOUND, format!("method not found: {}", shown(method)));
         // A member of a batch has a key of its own.
         let own = match (batch, key.parent()) {
-            (true, Some(prefix)) => Token::new(method).and_then(|method| prefix.join(&method)).ok(),
-            _ => None,
+            (true, Some(prefix)) => Token::new(method).and_then(|method| prefix.join(&method)),
+            _ => Ok(key.clone()),
         };
-        let key = own.as_ref().unwrap_or(key);
-        let trace = trace_of(message);
-        let call = Call { key: key.clone(), params, deadline, idempotent: false, attempt: 1, trace };
+        let key = own.map_err(|_| unknown())?;
+        // Who may not ask is not told what there is.
+        self.door.allow(&key, &asked.actor)?;
+        let handler = self.table.get(method).ok_or_else(unknown)?;
+        let (deadline, actor, trace) = (asked.deadline, asked.actor.clone(), asked.trace);
+        let call = Call { key: key.clone(), params, deadline, idempotent: false, attempt: 1, actor, trace };
         match guarded(handler, call).await {
             Ok(result) => Ok(result),
             Err(error) => {
@@ -139,9 +174,11 @@ impl Router {
         }
     }
 
-    async fn reply(&self, inbox: Address, body: Vec<u8>, correlation: Option<&str>) {
+    /// Sends `body`, if there is one, to who waits for it, if anybody does.
+    async fn reply(&self, request: &Message, correlation: Option<&str>, body: Option<Vec<u8>>) {
+        let (Some(body), Some(inbox)) = (body, request.reply_to()) else { return };
         let answer = |body: Vec<u8>| {
-            let message = Message::new(inbox.clone(), body)?;
+            let message = Message::new(Address::Inbox(inbox), body)?;
             match correlation {
                 Some(correlation) => message.with(header::CORRELATION, correlation),
                 None => Ok(message),
@@ -151,7 +188,7 @@ impl Router {
             ErrorKind::TooLarge => {
                 let text = "the answer is larger than the bus carries: ask for less at a time";
                 let error = RpcError::new(RpcError::TOO_LARGE, text);
-                answer(write_response(&Response::new(crate::jsonrpc::Id::null(), Err(error))))
+                answer(answer_error(request, error).unwrap_or_default())
             }
             _ => Err(error),
         });
@@ -163,6 +200,31 @@ impl Router {
             tracing::warn!(%error, "an answer was not sent");
         }
     }
+}
+
+/// What all requests of one message have in common.
+struct Asked<'a> {
+    key: &'a Key,
+    actor: Actor,
+    trace: Trace,
+    deadline: Option<Instant>,
+}
+
+/// The body that answers `message` as a whole with `error`; a notification gets none.
+fn answer_error(message: &Message, error: RpcError) -> Option<Vec<u8>> {
+    let id = match read_request(message.body()) {
+        Ok(Incoming::One(Ok(request))) => request.id?,
+        Ok(Incoming::One(Err(invalid))) | Err(invalid) => invalid.id,
+        Ok(Incoming::Batch(_)) => Id::null(),
+    };
+    Some(write_response(&Response::new(id, Err(error))))
+}
+
+/// The answer to a call that came a second time: whoever had it first may have carried it out.
+fn maybe_executed() -> RpcError {
+    let text = "the connection of the instance that had this call broke: it may have been carried out";
+    RpcError::new(RpcError::UNAVAILABLE, text)
+        .with_data(json!({"kind": "unavailable", "maybe_executed": true}))
 }
 
 /// Runs `handler`; a panic is an internal error, and its text stays here.
@@ -212,6 +274,7 @@ fn context(client: &Client, call: &Call) -> Context {
         key: call.key.clone(),
         deadline: call.deadline,
         attempt: call.attempt,
+        actor: call.actor.clone(),
         trace: call.trace,
     }
 }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use commissaire::{Client, Context, Event, Key, Notice, Result, RpcError, Service};
+use commissaire::{
+    Address, Client, Context, Event, Key, Message, Notice, Result, RpcError, Service, Settlement,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::{key, memory};
+use super::{double::Double, key, memory};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Seen {
@@ -71,5 +73,37 @@ async fn a_durable_event_is_kept_and_tried_again() {
     let _running = service().start(bus).await.unwrap();
     for number in [1, 2, 3] {
         assert_eq!(ear.recv().await, Some(seen(number)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_long_run_is_given_back_where_the_broker_takes_it_back() {
+    async fn slow(
+        slow: Arc<std::time::Duration>,
+        notice: Notice<Seen>,
+        _: Context,
+    ) -> std::result::Result<(), RpcError> {
+        if let Notice::Event(_) = notice {
+            tokio::time::sleep(*slow).await;
+        }
+        Ok(())
+    }
+    let minutes = |minutes: u64| std::time::Duration::from_secs(60 * minutes);
+    // Five minutes are left beside the longest run: 64 that wait may take less than 5 s each.
+    for (takes, given_back) in [(4, false), (5, true)] {
+        let bus = Double { by_hand: true, longest_run: Some(minutes(25)), ..Double::new().await };
+        let bus = Arc::new(bus);
+        let state = std::time::Duration::from_secs(takes);
+        let _running =
+            Service::new("ear", state).durable_event("ear", slow).start(bus.clone()).await.unwrap();
+        let event = |number| {
+            let body = serde_json::to_vec(&seen(number)).unwrap();
+            Message::new(Address::Topic(key("notify.seen.host")), body).unwrap()
+        };
+        let mut first = bus.deliver(event(1), 0).await;
+        let mut second = bus.deliver(event(2), 0).await;
+        assert!(matches!(first.recv().await, Some(Some(Settlement::Ack))));
+        let second = second.recv().await.unwrap();
+        assert_eq!(second.is_none(), given_back, "after {takes} s: {second:?}");
     }
 }

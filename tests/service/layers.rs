@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use commissaire::{
-    Call, Error, ErrorKind, Handler, Layer, Metrics, Outcome, RpcError, Trace,
+    Actor, Call, Error, ErrorKind, Handler, Layer, Metrics, Outcome, RpcError, Trace,
     layer::{Limit, Metered, Retry, Timeout, Traced},
 };
 use serde_json::value::RawValue;
@@ -41,7 +41,8 @@ fn flaky(failures: u32, error: fn() -> Error, takes: Duration) -> Arc<Flaky> {
 
 fn call(idempotent: bool, within: Duration) -> Call {
     let deadline = Some(Instant::now() + within);
-    Call { key: key("calc.act"), params: None, deadline, idempotent, attempt: 1, trace: Trace::start() }
+    let (key, actor, trace) = (key("calc.act"), Actor::default(), Trace::start());
+    Call { key, params: None, deadline, idempotent, attempt: 1, actor, trace }
 }
 
 const MINUTE: Duration = Duration::from_secs(60);

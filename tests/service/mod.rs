@@ -1,11 +1,15 @@
 //! Client and service together, over `memory://`.
 
+mod actors;
 mod calls;
 mod cancel;
+mod double;
 mod drain;
 mod events;
 mod jobs;
 mod layers;
+mod once;
+mod refused;
 mod wire;
 
 use std::sync::Arc;

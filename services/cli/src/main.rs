@@ -4,6 +4,7 @@ mod call;
 mod connection;
 mod enqueue;
 mod input;
+mod key;
 mod listen;
 mod output;
 mod publish;
@@ -45,6 +46,7 @@ enum Command {
     Publish(publish::Publish),
     Enqueue(enqueue::Enqueue),
     Listen(listen::Listen),
+    Key(key::Keys),
 }
 
 /// How a command went wrong.
@@ -96,6 +98,7 @@ fn run(command: Command) -> Result<(), Failed> {
             Command::Publish(publish) => publish.run().await,
             Command::Enqueue(enqueue) => enqueue.run().await,
             Command::Listen(listen) => listen.run().await,
+            Command::Key(key) => key.run(),
         }
     });
     // A task that reads a terminal must not keep the program.
