@@ -4,5 +4,6 @@
 
 mod conformance;
 mod data;
+mod faults;
 mod service;
 mod tidy;

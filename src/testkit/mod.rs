@@ -25,6 +25,7 @@
 
 mod chaos;
 mod process;
+mod proxy;
 mod reader;
 mod scenario;
 mod scenarios;
@@ -34,6 +35,7 @@ mod wait;
 
 pub use chaos::{ChaosBus, Fault};
 pub use process::Process;
+pub use proxy::{Cut, Proxy, Traffic, Way};
 pub use reader::Reader;
 pub use scenario::{Need, SCENARIOS, Scenario, check, run};
 pub use server::Server;

@@ -1,0 +1,3 @@
+//! What the tests of faults are made of can be trusted.
+
+mod proxy;
