@@ -24,6 +24,7 @@
 //! | `COMMISSAIRE_TEST_DIR` | a folder for servers' files; the processes are recorded in its `pids/` |
 
 mod chaos;
+mod history;
 mod process;
 mod proxy;
 mod reader;
@@ -34,6 +35,7 @@ mod target;
 mod wait;
 
 pub use chaos::{ChaosBus, Fault};
+pub use history::{Breach, Event, Findings, History, Rules, Seen, check as check_events};
 pub use process::Process;
 pub use proxy::{Cut, Proxy, Traffic, Way};
 pub use reader::Reader;

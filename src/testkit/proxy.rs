@@ -212,7 +212,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn serve(client: TcpStream, shared: &Arc<Shared>, number: u64, end: CancellationToken) -> io::Result<()> {
+async fn serve(
+    client: TcpStream,
+    shared: &Arc<Shared>,
+    number: u64,
+    end: CancellationToken,
+) -> io::Result<()> {
     let (cut, mut cuts) = watch::channel(None);
     shared.open.lock().unwrap_or_else(PoisonError::into_inner).push(Line { cut, end });
     let server = TcpStream::connect(shared.server).await?;

@@ -1,3 +1,4 @@
 //! What the tests of faults are made of can be trusted.
 
+mod history;
 mod proxy;
