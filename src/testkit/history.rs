@@ -28,7 +28,9 @@ pub struct Event {
     pub what: Seen,
 }
 
-/// What can happen. `n` numbers a message or a call, `by` a consumer.
+/// What can happen. `n` numbers a message or a call, `by` a consumer; the number of the run is `attempt`, microseconds to
+/// the deadline are `limit`, and `maybe` says that it may have been executed.
+#[allow(missing_docs, reason = "said above, once for all")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Seen {

@@ -25,6 +25,7 @@
 
 mod chaos;
 mod history;
+mod load;
 mod process;
 mod proxy;
 mod reader;
@@ -36,6 +37,7 @@ mod wait;
 
 pub use chaos::{ChaosBus, Fault};
 pub use history::{Breach, Event, Findings, History, Rules, Seen, check as check_events};
+pub use load::Load;
 pub use process::Process;
 pub use proxy::{Cut, Proxy, Traffic, Way};
 pub use reader::Reader;
