@@ -5,6 +5,7 @@
 
 mod alone;
 mod broker;
+mod campaign;
 mod http;
 mod measures;
 mod place;
@@ -13,6 +14,7 @@ mod programs;
 
 pub use alone::{alone, long, seed};
 pub use broker::{Broker, Kind, Site, join};
+pub use campaign::{Blow, Plan, Report};
 pub use commissaire::testkit::{Failure, Lateness, Outcome, Server, until, within};
 pub use http::{Answer, get};
 pub use measures::{Measures, resident_kib};

@@ -1,6 +1,7 @@
 //! What whole programs promise, on each bus, with faults.
 
 mod calls;
+mod campaign;
 mod examples;
 mod health;
 mod hostile;
