@@ -1,6 +1,9 @@
 //! What the command line holds: durations and JSON.
 
-use std::{io::Read, time::Duration};
+use std::{
+    io::{IsTerminal, Read, Write},
+    time::Duration,
+};
 
 use commissaire::{Error, ErrorKind, RpcError, app::Exit, jsonrpc::check};
 use serde_json::value::RawValue;
@@ -61,4 +64,27 @@ pub(crate) fn say(error: &RpcError) -> Failed {
         Err(_) => complain(&format!("commissaire: {error}")),
     }
     Failed::Said(Exit::Failed)
+}
+
+/// Reads `50/s` as the time between two.
+pub(crate) fn rate(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text).parse::<u32>().ok().filter(|number| *number > 0);
+    number.map(|number| Duration::from_secs(1) / number).ok_or_else(|| "write it as 50/s".to_owned())
+}
+
+/// Asks on the terminal whether to do `what`; where there is none, nobody can be asked.
+pub(crate) fn confirm(what: &str) -> Result<(), Failed> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::invalid(format!("to {what} say --yes: there is no terminal to ask on")).into());
+    }
+    let _ = write!(std::io::stderr(), "{what}? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|e| Error::invalid("cannot read the answer").because(e))?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    complain("nothing was done");
+    Err(Failed::Said(Exit::Nothing))
 }
