@@ -133,3 +133,19 @@ fn every_program_that_a_page_starts_is_made_here() {
         }
     }
 }
+
+#[test]
+fn every_link_within_the_tree_leads_somewhere() {
+    let mut broken = Vec::new();
+    for text in texts_of(&[".md"]) {
+        let folder = top().join(&text.path).parent().map(std::path::Path::to_owned).unwrap_or_default();
+        for target in text.content.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = target.split('#').next().unwrap_or_default();
+            let within = !path.is_empty() && !path.contains(':') && !path.contains(' ');
+            if within && !folder.join(path).exists() {
+                broken.push(format!("{}: {target}", text.path));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links that lead nowhere: {broken:?}");
+}

@@ -67,9 +67,9 @@ impl Doctor {
             }
         };
         if self.json {
-            print(&report.to_json()?)?
+            print(&report.to_json()?)?;
         } else {
-            report.print()?
+            report.print()?;
         }
         if report.findings.is_empty() { Ok(()) } else { Err(Failed::Said(Exit::Failed)) }
     }
