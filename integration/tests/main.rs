@@ -1,7 +1,10 @@
 //! What whole programs promise, on each bus, with faults.
 
 mod calls;
+mod dlq;
+mod doctor;
 mod examples;
+mod forgotten;
 mod health;
 mod hostile;
 mod jobs;

@@ -10,7 +10,7 @@ use crate::{
     connection::Connection,
     input::{self, confirm},
     output::{complain, print},
-    table::{count, plain, print_table, time},
+    table::{count, oldest, plain, print_table, time},
 };
 
 /// Look at durable subscriptions, or remove one
@@ -124,7 +124,7 @@ pub(crate) fn print_subscriptions(found: &[&Declared]) -> Result<(), Failed> {
                 count(declared.waiting),
                 count(declared.in_hand),
                 count(declared.resting),
-                time(declared.oldest),
+                oldest(declared),
                 time(declared.idle),
                 time(declared.expires_after),
             ])

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use commissaire::time::span;
+use commissaire::{Declared, time::span};
 
 use crate::{Failed, output::print};
 
@@ -32,6 +32,14 @@ fn line<const N: usize>(cells: &[impl AsRef<str>; N], widths: &[usize; N]) -> St
 /// A number that a broker may not tell.
 pub(crate) fn count(known: Option<u64>) -> String {
     known.map_or_else(|| "unknown".to_owned(), |count| count.to_string())
+}
+
+/// How long the oldest message has been there; none is there where all is known to be 0.
+pub(crate) fn oldest(declared: &Declared) -> String {
+    match (declared.oldest, [declared.waiting, declared.in_hand, declared.resting]) {
+        (None, [Some(0), Some(0), Some(0)]) => "-".to_owned(),
+        (oldest, _) => time(oldest),
+    }
 }
 
 /// A span of time that a broker may not tell.

@@ -40,7 +40,7 @@ pub(super) fn find(
 fn wrong_with(declared: &Declared) -> Vec<String> {
     let mut wrong = Vec::new();
     if let Some(deaf) = declared.deaf.filter(|deaf| *deaf > 0) {
-        wrong.push(format!("{deaf} consumers are connected and take nothing: look after their programs"));
+        wrong.push(format!("{deaf} of its consumers take nothing: look after their programs"));
     }
     let waiting = declared.waiting.unwrap_or(0);
     match &declared.what {
@@ -49,13 +49,13 @@ fn wrong_with(declared: &Declared) -> Vec<String> {
             if letters > 0
                 && let Some(origin) = declared.what.origin()
             {
-                wrong
-                    .push(format!("{letters} dead letters: look at them with `commissaire dlq ls {origin}`"));
+                wrong.push(format!("{letters}: look at them with `commissaire dlq ls {origin}`"));
             }
         }
         What::Queue(_) if waiting > 0 && declared.consumers == Some(0) => {
-            wrong
-                .push(format!("{waiting} jobs wait and nobody takes them: start the service that does them"));
+            wrong.push(format!(
+                "{waiting} waiting, and nobody takes them: start the service that does such jobs"
+            ));
         }
         What::Durable(name) => {
             if let (Some(idle), Some(most)) = (declared.idle, declared.expires_after)

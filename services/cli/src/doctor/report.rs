@@ -8,7 +8,7 @@ use crate::{
     Failed,
     output::print,
     subscription::print_subscriptions,
-    table::{count, plain, print_table, time},
+    table::{count, oldest, plain, print_table},
 };
 
 impl Report {
@@ -87,7 +87,7 @@ fn print_declared(found: &[&Declared]) -> Result<(), Failed> {
                 count(declared.waiting),
                 count(declared.in_hand),
                 count(declared.resting),
-                time(declared.oldest),
+                oldest(declared),
                 count(declared.consumers),
                 count(declared.deaf),
             ]
