@@ -6,18 +6,25 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use commissaire::{Backoff, Bus, Context, RetryPolicy, RpcError, Running, Service};
-use commissaire_integration::{Failure, Kind, Outcome, PATIENCE, Signal, Site, each_bus, ensure, until};
+use commissaire::{
+    Address, Backoff, Bus, Context, Key, Message, RetryPolicy, RpcError, Running, Service, Source,
+};
+use commissaire_integration::{
+    Failure, Kind, Outcome, PATIENCE, Signal, Site, alone, each_bus, ensure, long, until, within,
+};
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 each_bus!(
     dead_letters_are_shown_brought_back_and_thrown_away,
     a_letter_that_dies_at_once_again_is_brought_back_once_a_run_and_three_times_in_all,
     a_signal_ends_bringing_back_between_two_letters,
+    many_letters_are_held_within_bounds_and_all_brought_back,
 );
 
 /// A wall to be painted.
@@ -205,6 +212,52 @@ async fn a_signal_ends_bringing_back_between_two_letters(kind: Kind) -> Outcome 
     ensure!((2..LETTERS).contains(&back), "{ended:#?}");
     dead(&site, (LETTERS - back) as usize).await?;
     until("what was brought back is painted", PATIENCE, async || painter.runs() == LETTERS + back).await?;
+    running.drain(Duration::from_secs(1)).await;
+    Ok(bus.close().await?)
+}
+
+async fn many_letters_are_held_within_bounds_and_all_brought_back(kind: Kind) -> Outcome {
+    const PARTS: usize = 16;
+    /// The most that a command holds.
+    const MOST: usize = 10_000;
+    let _machine = alone().await;
+    let many = long("dead letters", 2_000, 12_000);
+    let site = Site::on(kind).await?;
+    let bus = site.join().await?;
+    let mut dying = JoinSet::new();
+    for part in 0..PARTS {
+        let bus = bus.clone();
+        dying.spawn(async move {
+            let key = Key::new("jobs.paint")?;
+            let mut jobs = bus.subscribe(Source::Queue(key.clone()), 1).await?;
+            for number in (part..many).step_by(PARTS) {
+                let body =
+                    format!(r#"{{"jsonrpc": "2.0", "method": "paint", "params": {{"number": {number}}}}}"#);
+                bus.publish(Message::new(Address::Queue(key.clone()), body)?).await?;
+                let job = jobs.next_delivery().await.ok_or_else(|| Failure::new("the queue ended"))?;
+                job.term("attempts", "the paint has run out").await?;
+            }
+            Outcome::Ok(())
+        });
+    }
+    within("all die", PATIENCE * 4, dying.join_all()).await?.into_iter().collect::<Outcome>()?;
+
+    let begun = Instant::now();
+    let listed = letters(&site, &[]).await?;
+    println!("{} letters listed in {:?}", listed.len(), begun.elapsed());
+    ensure!(listed.len() == many.min(MOST), "{} of {many} are listed", listed.len());
+    let ids: BTreeSet<_> = listed.iter().filter_map(|letter| letter["id"].as_str()).collect();
+    ensure!(ids.len() == listed.len(), "a letter is listed twice");
+    let begun = Instant::now();
+    let sum = dlq(&site, 0, &["redrive", "queue", "jobs.paint", "--json"]).await?;
+    println!("all brought back in {:?}", begun.elapsed());
+    let sum: Value = serde_json::from_str(&sum[0]).map_err(std::io::Error::from)?;
+    ensure!(sum["redriven"] == many, "{sum}");
+    let (painter, running) = painter(&bus).await?;
+    painter.has_paint.store(true, Ordering::Relaxed);
+    let painted = || painter.painted.lock().unwrap_or_else(PoisonError::into_inner).len();
+    until("all walls are painted", PATIENCE, async || painted() == many).await?;
+    dlq(&site, 5, &["ls", "queue", "jobs.paint"]).await?;
     running.drain(Duration::from_secs(1)).await;
     Ok(bus.close().await?)
 }
