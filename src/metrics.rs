@@ -22,6 +22,7 @@ struct Inner {
     seconds: Family<MethodLabels, Histogram>,
     deliveries: Family<DeliveryLabels, Counter>,
     consuming: Family<SourceLabels, Gauge>,
+    connected: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -58,6 +59,7 @@ impl Default for Metrics {
             }),
             deliveries: Family::default(),
             consuming: Family::default(),
+            connected: Gauge::default(),
         };
         if let Ok(mut registry) = inner.registry.lock() {
             registry.register("calls", "Calls answered, by method and outcome", inner.calls.clone());
@@ -71,6 +73,11 @@ impl Default for Metrics {
                 "consuming",
                 "1 while the broker hands messages to this source",
                 inner.consuming.clone(),
+            );
+            registry.register(
+                "bus_connected",
+                "1 while the bus is connected to its broker",
+                inner.connected.clone(),
             );
         }
         Self(Arc::new(inner))
@@ -92,6 +99,11 @@ impl Metrics {
     /// Whether `source` consumes now.
     pub fn set_consuming(&self, source: &str, consuming: bool) {
         self.0.consuming.get_or_create(&SourceLabels { source: source.to_owned() }).set(i64::from(consuming));
+    }
+
+    /// Whether the bus is connected now.
+    pub fn set_connected(&self, connected: bool) {
+        self.0.connected.set(i64::from(connected));
     }
 
     /// All of it as text.

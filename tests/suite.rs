@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod app;
 mod conformance;
 mod data;
 mod faults;

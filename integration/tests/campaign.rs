@@ -12,16 +12,23 @@ async fn strike(kind: Kind, blow: Blow) -> Outcome {
     Ok(())
 }
 
-mod redis {
-    use super::{Blow, Kind, Outcome, strike};
+/// Makes the two tests for a kind of broker.
+macro_rules! struck {
+    ($($bus:ident: $kind:ident),+) => {$(
+        mod $bus {
+            use super::{Blow, Kind, Outcome, strike};
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn killed_under_load() -> Outcome {
-        strike(Kind::Redis, Blow::Kill).await
-    }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn killed_under_load() -> Outcome {
+                strike(Kind::$kind, Blow::Kill).await
+            }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn stopped_under_load() -> Outcome {
-        strike(Kind::Redis, Blow::Stop(5)).await
-    }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn stopped_under_load() -> Outcome {
+                strike(Kind::$kind, Blow::Stop(5)).await
+            }
+        }
+    )+};
 }
+
+struck!(redis: Redis, nats: Nats);

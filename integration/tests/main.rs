@@ -2,7 +2,10 @@
 
 mod calls;
 mod campaign;
+mod dlq;
+mod doctor;
 mod examples;
+mod forgotten;
 mod health;
 mod hostile;
 mod jobs;

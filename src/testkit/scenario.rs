@@ -5,7 +5,10 @@ use std::{io::Write, sync::Arc, time::Duration};
 use futures_util::future::LocalBoxFuture;
 
 use super::{
-    scenarios::{calling, carrying, durable, fanout, leaving, queues, settling, stress},
+    scenarios::{
+        calling, carrying, durable, fanout, leaving, ledger, operating, queues, redriving, replying,
+        settling, stress,
+    },
     target::{Stage, Target},
     wait::{Failure, Outcome, ensure, within},
 };
@@ -29,6 +32,8 @@ pub enum Need {
     Nothing,
     /// Connections that come and go on their own ([`Guarantees::shared`]).
     Shared,
+    /// A ledger for all processes ([`Guarantees::shared_ledger`]).
+    Ledger,
     /// Minutes of time: `COMMISSAIRE_LONG=1`.
     Time,
 }
@@ -38,6 +43,7 @@ impl Need {
     pub fn missing(self, guarantees: &Guarantees) -> Option<&'static str> {
         match self {
             Self::Shared if !guarantees.shared => Some("needs a bus that is shared between processes"),
+            Self::Ledger if !guarantees.shared_ledger => Some("needs a ledger beside the queue"),
             Self::Time if std::env::var_os("COMMISSAIRE_LONG").is_none() => {
                 Some("needs time: COMMISSAIRE_LONG=1")
             }
@@ -123,6 +129,29 @@ scenarios! { $
         a_call_fails_at_once_when_the_last_program_has_left: Shared,
         an_expired_call_is_never_delivered: Nothing,
         a_service_with_too_many_calls_is_busy: Nothing,
+    }
+    replying {
+        a_forged_reply_address_reaches_nobody: Nothing,
+        replies_that_nobody_awaits_disturb_nobody: Nothing,
+    }
+    redriving {
+        a_redriven_dead_letter_comes_back_as_new: Nothing,
+        a_redriven_event_reaches_its_own_subscription_only: Nothing,
+        only_a_dead_letter_can_be_redriven: Nothing,
+        jobs_that_always_fail_die_once_and_come_back_once: Nothing,
+    }
+    operating {
+        a_connected_bus_says_so: Nothing,
+        a_survey_tells_what_is_declared: Nothing,
+        a_survey_changes_nothing: Nothing,
+        a_removed_durable_subscription_is_gone: Nothing,
+        a_removed_durable_subscription_is_made_again_under_its_readers: Nothing,
+        only_an_idle_durable_subscription_is_removed: Nothing,
+    }
+    ledger {
+        the_ledger_is_where_it_is_promised: Nothing,
+        a_ledger_lets_one_holder_begin: Ledger,
+        a_ledger_knows_what_was_done: Ledger,
     }
     leaving {
         a_closed_subscription_yields_what_it_took_and_ends: Nothing,

@@ -69,6 +69,34 @@ pub enum Fault {
     Revives,
     /// Closing does nothing.
     Stays,
+    /// A dead letter that is brought back is gone.
+    Mislays,
+    /// A dead letter that is brought back stays one as well.
+    Clones,
+    /// An event that is brought back reaches all who want it.
+    Broadcasts,
+    /// What is no dead letter can be brought back, and is gone.
+    Obliges,
+    /// A survey counts one message too many.
+    Miscounts,
+    /// A survey takes messages out.
+    Rummages,
+    /// A durable subscription is said to be removed and is not.
+    Clutches,
+    /// Nobody hears of events once a durable subscription was removed.
+    Evicts,
+    /// A durable subscription is removed however short it was idle.
+    Hastens,
+    /// A connected bus says that it is not.
+    Despairs,
+    /// What a caller gives for a reply address is used as the name of a queue.
+    Obeys,
+    /// The ledger is not there.
+    Disowns,
+    /// The ledger lets everybody begin.
+    Waves,
+    /// The ledger forgets what was done.
+    Unlearns,
 }
 
 impl Fault {
@@ -123,8 +151,22 @@ impl Fault {
 
     /// Whether it shows in how deliveries are settled.
     pub(super) fn settles(self) -> bool {
-        use Fault::{Acquits, Buries, Dawdles, Denies, Hurries, Swallows};
-        matches!(self, Denies | Swallows | Acquits | Hurries | Dawdles | Buries)
+        use Fault::{
+            Acquits, Broadcasts, Buries, Clones, Dawdles, Denies, Hurries, Mislays, Obliges, Swallows,
+        };
+        matches!(
+            self,
+            Denies
+                | Swallows
+                | Acquits
+                | Hurries
+                | Dawdles
+                | Buries
+                | Mislays
+                | Clones
+                | Broadcasts
+                | Obliges
+        )
     }
 }
 

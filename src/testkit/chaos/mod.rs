@@ -1,5 +1,6 @@
 //! A bus that breaks the contract on purpose, to see the scenarios fail.
 
+mod books;
 mod fault;
 mod settle;
 
@@ -7,7 +8,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -16,11 +17,12 @@ use async_trait::async_trait;
 
 pub use self::fault::Fault;
 use crate::{
-    address::{Address, Inbox, Token},
+    address::{Address, Inbox, Key, Token},
     bus::{Bus, Guarantees},
-    connection::ConnectionWatch,
+    connection::{ConnectionWatch, Connectivity},
     error::{ErrorKind, Result},
-    message::Message,
+    ledger::Ledger,
+    message::{Message, header},
     pattern::Pattern,
     subscription::{Source, Subscription},
     survey::Survey,
@@ -35,11 +37,18 @@ pub struct ChaosBus {
     waiting: Mutex<Option<Message>>,
     first_patterns: Mutex<HashMap<Token, Vec<Pattern>>>,
     first_inbox: OnceLock<Inbox>,
+    /// Some durable subscription was removed.
+    removed: AtomicBool,
+    connectivity: Connectivity,
 }
 
 impl ChaosBus {
     /// `inner` with `fault`.
     pub fn new(inner: Arc<dyn Bus>, fault: Fault) -> Self {
+        let connectivity = Connectivity::new("chaos");
+        if fault == Fault::Despairs {
+            connectivity.down("for no reason");
+        }
         Self {
             inner,
             fault,
@@ -47,6 +56,8 @@ impl ChaosBus {
             waiting: Mutex::default(),
             first_patterns: Mutex::default(),
             first_inbox: OnceLock::new(),
+            removed: AtomicBool::new(false),
+            connectivity,
         }
     }
 
@@ -75,7 +86,15 @@ impl Bus for ChaosBus {
             (Fault::Confuses, Address::Inbox(_), Some(first)) => message.to(Address::Inbox(*first)),
             _ => self.fault.message(message)?,
         };
+        let event = matches!(message.address(), Address::Topic(_));
         match self.fault {
+            Fault::Evicts if event && self.removed.load(Ordering::Relaxed) => return Ok(()),
+            Fault::Obeys => {
+                let reply = message.headers().get(header::REPLY).map(Key::new);
+                if let Some(Ok(queue)) = reply.filter(|_| message.reply_to().is_none()) {
+                    self.inner.publish(Message::new(Address::Queue(queue), "an answer")?).await?;
+                }
+            }
             Fault::Loses if seventh => return Ok(()),
             Fault::Doubles if seventh => self.inner.publish(message.clone()).await?,
             Fault::Reorders if seventh => {
@@ -112,12 +131,12 @@ impl Bus for ChaosBus {
             _ => 1,
         };
         let stored = matches!(source, Source::Queue(_) | Source::Durable(..) | Source::DeadLetters(_));
-        let inner = self.inner.subscribe(source, prefetch).await?;
+        let inner = self.inner.subscribe(source.clone(), prefetch).await?;
         if copies == 1 && !(stored && self.fault.settles()) {
             return Ok(inner);
         }
         let (outer, feed) = Subscription::new(prefetch);
-        tokio::spawn(settle::pump(inner, feed, self.fault, copies));
+        tokio::spawn(settle::pump(inner, source, self.inner.clone(), feed, self.fault, copies));
         Ok(outer)
     }
 
@@ -130,14 +149,24 @@ impl Bus for ChaosBus {
     }
 
     fn connection(&self) -> ConnectionWatch {
-        self.inner.connection()
+        if self.fault == Fault::Despairs { self.connectivity.watch() } else { self.inner.connection() }
     }
 
     async fn survey(&self) -> Result<Survey> {
-        self.inner.survey().await
+        books::survey(&self.inner, self.fault).await
     }
 
     async fn remove_durable(&self, name: &Token, idle: Option<Duration>) -> Result<bool> {
-        self.inner.remove_durable(name, idle).await
+        self.removed.store(true, Ordering::Relaxed);
+        match self.fault {
+            Fault::Clutches => Ok(true),
+            Fault::Hastens => self.inner.remove_durable(name, None).await,
+            _ => self.inner.remove_durable(name, idle).await,
+        }
+    }
+
+    fn ledger(&self) -> Option<Arc<dyn Ledger>> {
+        let inner = self.inner.ledger().filter(|_| self.fault != Fault::Disowns)?;
+        Some(Arc::new(books::Books { inner, fault: self.fault }))
     }
 }

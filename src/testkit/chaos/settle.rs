@@ -1,19 +1,29 @@
 //! Settling deliveries wrongly.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use super::Fault;
 use crate::{
+    address::Address,
+    bus::Bus,
     delivery::{Delivery, Settle, Settlement},
     error::Result,
     message::{Message, header},
-    subscription::{Feed, Received, Subscription},
+    subscription::{Feed, Received, Source, Subscription},
 };
 
-/// Hands on what `inner` yields, in some copies, to be settled with `fault`.
-pub(super) async fn pump(mut inner: Subscription, feed: Feed, fault: Fault, copies: usize) {
+/// Hands on what `inner` yields of `source` on `bus`, in some copies, to be settled with `fault`.
+pub(super) async fn pump(
+    mut inner: Subscription,
+    source: Source,
+    bus: Arc<dyn Bus>,
+    feed: Feed,
+    fault: Fault,
+    copies: usize,
+) {
+    let dead = matches!(source, Source::DeadLetters(_));
     feed.consuming().set(true);
     while let Some(place) = feed.place().await {
         let received = tokio::select! {
@@ -26,19 +36,27 @@ pub(super) async fn pump(mut inner: Subscription, feed: Feed, fault: Fault, copi
             let Some(place) = feed.try_place() else { break };
             feed.deliver_unsettled(place, message.clone());
         }
-        feed.deliver(place, message, delivery.redelivered(), Box::new(Wrongly { delivery, fault }));
+        let redelivered = delivery.redelivered();
+        feed.deliver(
+            place,
+            message,
+            redelivered,
+            Box::new(Wrongly { delivery, dead, bus: bus.clone(), fault }),
+        );
     }
 }
 
 struct Wrongly {
     delivery: Delivery,
+    dead: bool,
+    bus: Arc<dyn Bus>,
     fault: Fault,
 }
 
 #[async_trait]
 impl Settle for Wrongly {
     async fn settle(self: Box<Self>, settlement: Settlement) -> Result<()> {
-        let Self { delivery, fault } = *self;
+        let Self { delivery, dead, bus, fault } = *self;
         match (fault, settlement) {
             (Fault::Denies, Settlement::Ack) | (Fault::Acquits, Settlement::Retry { .. }) => {
                 drop(delivery);
@@ -52,6 +70,15 @@ impl Settle for Wrongly {
             }
             (Fault::Buries, Settlement::DeadLetter { .. }) | (_, Settlement::Ack) => delivery.ack().await,
             (_, Settlement::Retry { after, message }) => delivery.nack(after, reason(&message)).await,
+            (Fault::Mislays, Settlement::Redrive { .. }) => delivery.ack().await,
+            (Fault::Obliges, Settlement::Redrive { .. }) if !dead => delivery.ack().await,
+            (Fault::Clones, Settlement::Redrive { message }) => bus.publish(message).await,
+            (Fault::Broadcasts, Settlement::Redrive { message })
+                if matches!(message.address(), Address::Topic(_)) =>
+            {
+                bus.publish(message).await?;
+                delivery.ack().await
+            }
             (_, Settlement::Redrive { .. }) => delivery.redrive().await,
             (_, Settlement::DeadLetter { message }) => delivery.term("rejected", reason(&message)).await,
         }

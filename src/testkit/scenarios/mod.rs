@@ -5,7 +5,11 @@ pub(crate) mod carrying;
 pub(crate) mod durable;
 pub(crate) mod fanout;
 pub(crate) mod leaving;
+pub(crate) mod ledger;
+pub(crate) mod operating;
 pub(crate) mod queues;
+pub(crate) mod redriving;
+pub(crate) mod replying;
 pub(crate) mod settling;
 pub(crate) mod stress;
 

@@ -8,13 +8,14 @@ use std::{
 
 use async_trait::async_trait;
 use commissaire::{
-    Bus, ConnectionWatch, Connectivity, Durability, Error, ErrorKind, Feed, Guarantees, Message, Result,
-    Source, Subscription, Survey, Token,
+    Bus, ConnectionWatch, Connectivity, Durability, Error, ErrorKind, Feed, Guarantees, Ledger, Message,
+    Result, Source, Subscription, Survey, Token,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     hub::{Hub, Seat},
+    ledger::HubLedger,
     line::Drawn,
     settle::InHand,
     unix,
@@ -30,11 +31,15 @@ pub(crate) const PROMISES: Guarantees = Guarantees {
     longest_run: None,
 };
 
+/// What it promises to a process that has joined: replies that come while it is away are lost.
+pub(crate) const JOINED: Guarantees = Guarantees { shared: true, replies_kept: false, ..PROMISES };
+
 /// The bus of `memory://`.
 pub(crate) struct MemoryBus {
     connection: Connection,
     server: Mutex<Option<unix::Server>>,
     connectivity: Connectivity,
+    expiry: Duration,
     shared: bool,
 }
 
@@ -48,12 +53,14 @@ pub(crate) struct Connection {
 }
 
 impl MemoryBus {
-    pub(crate) fn new(hub: Arc<Hub>, server: Option<unix::Server>) -> Self {
+    /// A durable subscription that is made here may be removed after `expiry` without a reader.
+    pub(crate) fn new(hub: Arc<Hub>, server: Option<unix::Server>, expiry: Duration) -> Self {
         let shared = server.is_some();
         Self {
             connection: Connection::new(hub),
             server: Mutex::new(server),
             connectivity: Connectivity::new("memory"),
+            expiry,
             shared,
         }
     }
@@ -66,7 +73,7 @@ impl Bus for MemoryBus {
     }
 
     async fn subscribe(&self, source: Source, prefetch: u16) -> Result<Subscription> {
-        self.connection.subscribe(source, prefetch)
+        self.connection.subscribe(source, prefetch, self.expiry)
     }
 
     async fn close(&self) -> Result<()> {
@@ -87,11 +94,15 @@ impl Bus for MemoryBus {
     }
 
     async fn survey(&self) -> Result<Survey> {
-        Err(Error::invalid("the memory transport cannot be surveyed yet"))
+        self.connection.survey("in this process")
     }
 
-    async fn remove_durable(&self, _name: &Token, _idle: Option<Duration>) -> Result<bool> {
-        Err(Error::invalid("the memory transport cannot remove subscriptions yet"))
+    async fn remove_durable(&self, name: &Token, idle: Option<Duration>) -> Result<bool> {
+        self.connection.remove_durable(name, idle)
+    }
+
+    fn ledger(&self) -> Option<Arc<dyn Ledger>> {
+        Some(self.connection.ledger())
     }
 }
 
@@ -105,13 +116,27 @@ impl Connection {
         self.hub.publish(message)
     }
 
-    pub(crate) fn subscribe(&self, source: Source, prefetch: u16) -> Result<Subscription> {
+    pub(crate) fn subscribe(&self, source: Source, prefetch: u16, expiry: Duration) -> Result<Subscription> {
         self.check_open()?;
-        let seat = self.hub.join(source)?;
+        let seat = self.hub.join(source, expiry)?;
         let (subscription, feed) = Subscription::new(prefetch);
         feed.consuming().set(true);
         self.listeners.spawn(self.clone().listen(seat, feed));
         Ok(subscription)
+    }
+
+    pub(crate) fn survey(&self, place: &str) -> Result<Survey> {
+        self.check_open()?;
+        Ok(self.hub.survey(place))
+    }
+
+    pub(crate) fn remove_durable(&self, name: &Token, idle: Option<Duration>) -> Result<bool> {
+        self.check_open()?;
+        Ok(self.hub.remove(name, idle))
+    }
+
+    pub(crate) fn ledger(&self) -> Arc<HubLedger> {
+        Arc::new(HubLedger(self.hub.clone()))
     }
 
     /// Ends all subscriptions; what they had taken stays with their consumers.
@@ -147,21 +172,24 @@ impl Connection {
                 Drawn::Lost(count) => {
                     feed.gap(format!("{count} messages were lost: the subscriber did not keep up"));
                 }
-                Drawn::Entry(entry) if seat.settles() => {
-                    let (message, redelivered) = (entry.message.clone(), entry.redelivered);
-                    let settle = InHand {
-                        hub: self.hub.clone(),
-                        line: seat.line.clone(),
-                        origin: seat.origin(),
-                        entry,
-                        died: self.died.clone(),
-                    };
-                    feed.deliver(place, message, redelivered, Box::new(settle));
-                }
-                Drawn::Entry(entry) => {
-                    seat.line.forget(&entry.message);
-                    feed.deliver_unsettled(place, entry.into_message());
-                }
+                Drawn::Entry(entry) => match seat.origin() {
+                    Some(origin) => {
+                        let (message, redelivered) = (entry.message.clone(), entry.redelivered);
+                        let settle = InHand {
+                            hub: self.hub.clone(),
+                            line: seat.line.clone(),
+                            origin,
+                            dead: seat.is_dead(),
+                            entry,
+                            died: self.died.clone(),
+                        };
+                        feed.deliver(place, message, redelivered, Box::new(settle));
+                    }
+                    None => {
+                        seat.line.forget(&entry);
+                        feed.deliver_unsettled(place, entry.into_message());
+                    }
+                },
             }
         }
         self.hub.leave(&seat);

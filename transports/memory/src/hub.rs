@@ -3,28 +3,61 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use commissaire::{Address, Error, ErrorKind, Inbox, Key, Message, Origin, Pattern, Result, Source, Token};
+use tokio::time::Instant;
 
-use crate::line::{Kind, Line};
+use crate::{
+    ledger::Shelf,
+    line::{Kind, Line},
+};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     lines: Mutex<Lines>,
+    pub(crate) book: Shelf,
 }
 
 #[derive(Debug, Default)]
-struct Lines {
-    services: HashMap<Key, Arc<Line>>,
-    queues: HashMap<Key, Arc<Line>>,
-    durables: HashMap<Token, (Vec<Pattern>, Arc<Line>)>,
-    dead: HashMap<Origin, Arc<Line>>,
+pub(crate) struct Lines {
+    pub(crate) services: HashMap<Key, Arc<Line>>,
+    pub(crate) queues: HashMap<Key, Arc<Line>>,
+    pub(crate) durables: HashMap<Token, Durable>,
+    pub(crate) dead: HashMap<Origin, Arc<Line>>,
     topics: HashMap<u64, (Vec<Pattern>, Arc<Line>)>,
     controls: HashMap<Key, HashMap<u64, Arc<Line>>>,
     inboxes: HashMap<Inbox, Arc<Line>>,
     last: u64,
+}
+
+/// A durable subscription.
+#[derive(Debug)]
+pub(crate) struct Durable {
+    pub(crate) patterns: Vec<Pattern>,
+    pub(crate) line: Arc<Line>,
+    pub(crate) expiry: Duration,
+    /// When its last reader left, or it was made.
+    since: Instant,
+}
+
+impl Durable {
+    fn new() -> Self {
+        let (line, since) = (Arc::new(Line::new(Kind::Stored)), Instant::now());
+        Self { patterns: Vec::new(), line, expiry: Duration::ZERO, since }
+    }
+
+    /// For how long nobody has read it.
+    pub(crate) fn idle(&self) -> Duration {
+        if self.line.has_consumers() { Duration::ZERO } else { self.since.elapsed() }
+    }
+
+    /// Whether nobody reads it, and has not for `idle`.
+    fn is_idle_for(&self, idle: Duration) -> bool {
+        !self.line.has_consumers() && self.since.elapsed() >= idle
+    }
 }
 
 /// A consumer's line and, for lines of its own, their number; given back with [`Hub::leave`].
@@ -36,18 +69,19 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Where this seat's deliveries become dead letters of; `None` when they need no settling or are dead already.
+    /// Where this seat's deliveries die, or have died; `None` when they need no settling.
     pub(crate) fn origin(&self) -> Option<Origin> {
         match &self.source {
             Source::Queue(key) => Some(Origin::Queue(key.clone())),
             Source::Durable(name, _) => Some(Origin::Durable(name.clone())),
+            Source::DeadLetters(origin) => Some(origin.clone()),
             _ => None,
         }
     }
 
-    /// Whether deliveries of this seat must be settled.
-    pub(crate) fn settles(&self) -> bool {
-        matches!(self.source, Source::Queue(_) | Source::Durable(..) | Source::DeadLetters(_))
+    /// Whether its deliveries are dead letters.
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self.source, Source::DeadLetters(_))
     }
 }
 
@@ -75,14 +109,15 @@ impl Hub {
             }
             Address::Topic(key) => {
                 let covers = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(&key));
+                lines.expire();
                 let durable: Vec<_> =
-                    lines.durables.iter().filter(|(_, (patterns, _))| covers(patterns)).collect();
-                for (name, (_, line)) in &durable {
-                    full(line, &message, || format!("durable subscription {name}"))?;
+                    lines.durables.iter().filter(|(_, durable)| covers(&durable.patterns)).collect();
+                for (name, durable) in &durable {
+                    full(&durable.line, &message, || format!("durable subscription {name}"))?;
                 }
                 let passing =
                     lines.topics.values().filter(|(patterns, _)| covers(patterns)).map(|(_, line)| line);
-                for line in durable.iter().map(|(_, (_, line))| line).chain(passing) {
+                for line in durable.iter().map(|(_, durable)| &durable.line).chain(passing) {
                     line.push(message.clone());
                 }
             }
@@ -100,8 +135,9 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes a seat at the line of `source`, which is made if need be.
-    pub(crate) fn join(&self, source: Source) -> Result<Seat> {
+    /// Takes a seat at the line of `source`, which is made if need be. A durable subscription may be removed after
+    /// `expiry` without a reader.
+    pub(crate) fn join(&self, source: Source, expiry: Duration) -> Result<Seat> {
         let mut lines = self.lock();
         lines.last += 1;
         let number = lines.last;
@@ -112,10 +148,10 @@ impl Hub {
             }
             Source::Queue(key) => lines.queue(key),
             Source::Durable(name, patterns) => {
-                let made = || (patterns.clone(), Arc::new(Line::new(Kind::Stored)));
-                let (known, line) = lines.durables.entry(name.clone()).or_insert_with(made);
-                known.clone_from(patterns);
-                line.clone()
+                let durable = lines.durables.entry(name.clone()).or_insert_with(Durable::new);
+                durable.patterns.clone_from(patterns);
+                durable.expiry = expiry;
+                durable.line.clone()
             }
             Source::Topic(patterns) => {
                 let line = passing();
@@ -157,8 +193,48 @@ impl Hub {
                     lines.services.remove(key);
                 }
             }
-            Source::Queue(_) | Source::Durable(..) | Source::DeadLetters(_) => {}
+            Source::Durable(name, _) => {
+                if let Some(durable) = lines.durables.get_mut(name) {
+                    durable.since = Instant::now();
+                }
+            }
+            Source::Queue(_) | Source::DeadLetters(_) => {}
         }
+    }
+
+    /// Brings a dead letter of `origin` back.
+    pub(crate) fn redrive(&self, origin: &Origin, message: Message) -> Result<()> {
+        let mut lines = self.lock();
+        let line = match origin {
+            Origin::Queue(key) => lines.queue(key),
+            Origin::Durable(name) => match lines.durables.get(name) {
+                Some(durable) => durable.line.clone(),
+                None => {
+                    return Err(Error::new(
+                        ErrorKind::Topology,
+                        format!("there is no {origin} to bring it back to: subscribe under that name first"),
+                    ));
+                }
+            },
+        };
+        full(&line, &message, || origin.to_string())?;
+        line.push(message);
+        Ok(())
+    }
+
+    /// Removes a durable subscription with what it holds, if nobody has read it for `idle`; whether there was one.
+    /// Under readers it is made again at once, empty.
+    pub(crate) fn remove(&self, name: &Token, idle: Option<Duration>) -> bool {
+        let mut lines = self.lock();
+        let Entry::Occupied(found) = lines.durables.entry(name.clone()) else { return false };
+        if idle.is_some_and(|idle| !found.get().is_idle_for(idle)) {
+            return false;
+        }
+        found.get().line.clear();
+        if !found.get().line.has_consumers() {
+            found.remove();
+        }
+        true
     }
 
     /// The dead letters of `origin`.
@@ -166,12 +242,25 @@ impl Hub {
         self.lock().dead(origin)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Lines> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Lines {
+    /// Removes the durable subscriptions that nobody has read for too long.
+    fn expire(&mut self) {
+        self.durables.retain(|name, durable| {
+            let expired = durable.is_idle_for(durable.expiry);
+            if expired {
+                let after = durable.expiry;
+                tracing::warn!(%name, ?after, "a durable subscription that nobody reads was removed");
+                durable.line.clear();
+            }
+            !expired
+        });
+    }
+
     fn queue(&mut self, key: &Key) -> Arc<Line> {
         self.queues.entry(key.clone()).or_insert_with(|| Arc::new(Line::new(Kind::Stored))).clone()
     }

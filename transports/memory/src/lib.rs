@@ -5,9 +5,11 @@
 
 mod bus;
 mod hub;
+mod ledger;
 mod line;
 mod options;
 mod settle;
+mod survey;
 mod unix;
 
 pub use options::{DRIVER, UNIX_DRIVER};

@@ -52,6 +52,19 @@ struct State {
     bytes: usize,
     lost: u64,
     consumers: usize,
+    /// How often it was cleared: what was drawn before is no longer its own.
+    cleared: u64,
+}
+
+/// What is in a line.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) waiting: u64,
+    pub(crate) in_hand: u64,
+    pub(crate) resting: u64,
+    pub(crate) consumers: u64,
+    /// How long the oldest has been there that waits or rests.
+    pub(crate) oldest: Option<Duration>,
 }
 
 /// A message in a line or in a consumer's hands.
@@ -60,8 +73,10 @@ pub(crate) struct Entry {
     pub(crate) message: Message,
     pub(crate) redelivered: u32,
     order: u64,
+    since: Instant,
     expires: Option<Instant>,
     lost_before: u64,
+    cleared: u64,
 }
 
 /// What a consumer draws.
@@ -79,8 +94,17 @@ impl Line {
 
     /// Whether `message` fits. Holds until the next [`push`](Self::push) as long as pushes are serialised by the caller.
     pub(crate) fn has_room(&self, message: &Message) -> bool {
+        self.fits(message.size() + OVERHEAD)
+    }
+
+    /// Whether not even an empty message fits.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.fits(OVERHEAD)
+    }
+
+    fn fits(&self, more: usize) -> bool {
         let state = self.lock();
-        let fits = |most: usize| state.bytes + message.size() + OVERHEAD <= most;
+        let fits = |most: usize| state.bytes + more <= most;
         match self.kind {
             Kind::Stored => state.held < STORED && fits(STORED_BYTES),
             Kind::Calls => state.held < CALLS && fits(STORED_BYTES),
@@ -97,12 +121,9 @@ impl Line {
         }
         let expires = (self.kind == Kind::Calls).then(|| Instant::now() + message.ttl().unwrap_or(CALL_TTL));
         let mut state = self.lock();
-        state.last += 1;
-        state.held += 1;
-        state.bytes += message.size() + OVERHEAD;
         let lost_before = std::mem::take(&mut state.lost);
-        let order = state.last;
-        state.ready.insert(order, Entry { message, redelivered: 0, order, expires, lost_before });
+        let entry = Entry { expires, lost_before, ..state.entry(message) };
+        state.ready.insert(entry.order, entry);
         drop(state);
         self.changed.notify_one();
     }
@@ -143,7 +164,7 @@ impl Line {
             }
             let entry = first.remove();
             if entry.expires.is_some_and(|expires| expires <= now) {
-                state.forget(&entry.message);
+                state.forget(&entry);
                 continue;
             }
             break Drawn::Entry(entry);
@@ -157,8 +178,8 @@ impl Line {
     }
 
     /// A drawn entry is done with.
-    pub(crate) fn forget(&self, message: &Message) {
-        self.lock().forget(message);
+    pub(crate) fn forget(&self, entry: &Entry) {
+        self.lock().forget(entry);
     }
 
     /// A drawn entry comes back to its place in the order; `suspect` when its consumer died with it in hand.
@@ -166,22 +187,50 @@ impl Line {
         if suspect {
             entry.redelivered += 1;
         }
-        self.lock().ready.insert(entry.order, entry);
+        let mut state = self.lock();
+        if entry.cleared == state.cleared {
+            state.ready.insert(entry.order, entry);
+        }
+        drop(state);
         self.changed.notify_one();
     }
 
     /// `message` takes the place of the drawn `old`, to be drawn again after `after`.
-    pub(crate) fn rest(&self, old: &Message, message: Message, after: Duration) {
+    pub(crate) fn rest(&self, old: &Entry, message: Message, after: Duration) {
         let mut state = self.lock();
-        state.forget(old);
-        state.last += 1;
-        state.held += 1;
-        state.bytes += message.size() + OVERHEAD;
-        let (order, due) = (state.last, Instant::now() + after);
-        let entry = Entry { message, redelivered: 0, order, expires: None, lost_before: 0 };
-        state.resting.insert((due, order), entry);
+        if old.cleared == state.cleared {
+            state.forget(old);
+            let (entry, due) = (state.entry(message), Instant::now() + after);
+            state.resting.insert((due, entry.order), entry);
+        }
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// Forgets all that it holds, what is in hand included.
+    pub(crate) fn clear(&self) {
+        let mut state = self.lock();
+        state.cleared += 1;
+        (state.held, state.bytes) = (0, 0);
+        let gone = (std::mem::take(&mut state.ready), std::mem::take(&mut state.resting));
+        drop(state);
+        drop(gone);
+    }
+
+    /// What is in it now.
+    pub(crate) fn counts(&self) -> Counts {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.wake_resting(now);
+        let (waiting, resting) = (state.ready.len(), state.resting.len());
+        let first = state.ready.values().next().into_iter();
+        Counts {
+            waiting: waiting as u64,
+            in_hand: state.held.saturating_sub(waiting + resting) as u64,
+            resting: resting as u64,
+            consumers: state.consumers as u64,
+            oldest: first.chain(state.resting.values()).map(|entry| now - entry.since).max(),
+        }
     }
 
     /// Counts one consumer more.
@@ -238,8 +287,19 @@ impl State {
         }
     }
 
-    fn forget(&mut self, message: &Message) {
-        self.held -= 1;
-        self.bytes -= message.size() + OVERHEAD;
+    /// A new entry, counted as held.
+    fn entry(&mut self, message: Message) -> Entry {
+        self.last += 1;
+        self.held += 1;
+        self.bytes += message.size() + OVERHEAD;
+        let (order, cleared, since) = (self.last, self.cleared, Instant::now());
+        Entry { message, redelivered: 0, order, since, expires: None, lost_before: 0, cleared }
+    }
+
+    fn forget(&mut self, entry: &Entry) {
+        if entry.cleared == self.cleared {
+            self.held -= 1;
+            self.bytes -= entry.message.size() + OVERHEAD;
+        }
     }
 }

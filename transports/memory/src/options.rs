@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use commissaire::{Bus, BusOptions, BusUri, Driver, Error, Guarantees, Result};
+use commissaire::{Bus, BusOptions, BusUri, Driver, Error, Result};
 
 use crate::{
-    bus::{MemoryBus, PROMISES},
+    bus::{JOINED, MemoryBus, PROMISES},
     hub::Hub,
     unix,
 };
@@ -24,7 +24,7 @@ pub const UNIX_DRIVER: Driver = Driver {
     name: "unix",
     schemes: &["unix"],
     example: "unix:///run/user/1000/bus.sock",
-    promises: Guarantees { shared: true, ..PROMISES },
+    promises: JOINED,
     connect: |uri, options| Box::pin(connect_unix(uri, options)),
 };
 
@@ -42,7 +42,7 @@ async fn connect_memory(uri: BusUri, options: BusOptions) -> Result<Arc<dyn Bus>
         Some(path) => Some(unix::Server::listen(path, options.exchange, hub.clone())?),
         None => None,
     };
-    Ok(Arc::new(MemoryBus::new(hub, server)))
+    Ok(Arc::new(MemoryBus::new(hub, server, options.idle_expiry)))
 }
 
 async fn connect_unix(uri: BusUri, options: BusOptions) -> Result<Arc<dyn Bus>> {

@@ -17,8 +17,10 @@ use crate::{
 pub(crate) struct InHand {
     pub(crate) hub: Arc<Hub>,
     pub(crate) line: Arc<Line>,
-    /// Where it is a dead letter of when it is terminated; a dead letter itself has none and is then put back.
-    pub(crate) origin: Option<Origin>,
+    /// Where it dies, or has died.
+    pub(crate) origin: Origin,
+    /// It is a dead letter already: when it is terminated it is put back, and it can be brought back to where it died.
+    pub(crate) dead: bool,
     pub(crate) entry: Entry,
     /// Set before the deliveries of a consumer that died are dropped.
     pub(crate) died: Arc<AtomicBool>,
@@ -27,9 +29,11 @@ pub(crate) struct InHand {
 #[async_trait]
 impl Settle for InHand {
     async fn settle(self: Box<Self>, settlement: Settlement) -> Result<()> {
-        match (settlement, &self.origin) {
-            (Settlement::Retry { after, message }, _) => self.line.rest(&self.entry.message, message, after),
-            (Settlement::DeadLetter { message }, Some(origin)) => {
+        let origin = &self.origin;
+        match (settlement, self.dead) {
+            (Settlement::Ack, _) => self.line.forget(&self.entry),
+            (Settlement::Retry { after, message }, _) => self.line.rest(&self.entry, message, after),
+            (Settlement::DeadLetter { message }, false) => {
                 let (message, graves) = (message.with_origin(origin), self.hub.dead_letters(origin));
                 if !graves.has_room(&message) {
                     let what = format!("the dead letters of {origin} are full: take some out");
@@ -37,12 +41,23 @@ impl Settle for InHand {
                     return Err(Error::new(ErrorKind::Full, what));
                 }
                 graves.push(message);
-                self.line.forget(&self.entry.message);
+                self.line.forget(&self.entry);
             }
-            (Settlement::DeadLetter { .. }, None) => self.release(),
-            (Settlement::Ack, _) => self.line.forget(&self.entry.message),
+            (Settlement::DeadLetter { .. }, true) => self.release(),
+            (Settlement::Redrive { message }, true) => match self.hub.redrive(origin, message) {
+                Ok(()) => self.line.forget(&self.entry),
+                Err(error) => {
+                    self.release();
+                    return Err(error);
+                }
+            },
             (other, _) => {
-                return Err(Error::invalid(format!("the memory transport does not know {other:?}")));
+                let what = match other {
+                    Settlement::Redrive { .. } => "only a dead letter can be brought back".to_owned(),
+                    other => format!("the memory transport does not know {other:?}"),
+                };
+                self.release();
+                return Err(Error::invalid(what));
             }
         }
         Ok(())

@@ -11,23 +11,29 @@ use std::{
 
 use async_trait::async_trait;
 use commissaire::{
-    Bus, BusOptions, BusUri, ConnectionWatch, Connectivity, Durability, Error, ErrorKind, Guarantees,
-    Message, Result, Source, Subscription, Survey, Token,
+    Bus, BusOptions, BusUri, ConnectionWatch, Durability, Error, ErrorKind, Guarantees, Ledger, Message,
+    Result, Source, Subscription, Survey, Token,
 };
+use redis::{Cmd, Value};
 use tokio::{
     sync::Notify,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    fitness,
+    durable, fitness,
     keys::Keys,
+    ledger::RedisLedger,
+    lines::Lines,
     link::{Dialer, Link, Plain},
     listen::{calls::Calls, care, pubsub::PubSub, streams::Streams},
     options::Options,
     publish::Publisher,
+    script::Digests,
     settle::Settler,
+    survey,
+    wire::Fault,
 };
 
 /// The most that any one step takes which has no bound of its own.
@@ -48,6 +54,9 @@ pub(crate) struct Core {
     pub(crate) keys: Keys,
     /// This process among the consumers of the exchange.
     pub(crate) id: String,
+    /// After how many ms without a reader a durable subscription that is made here may be removed.
+    pub(crate) expiry: u64,
+    pub(crate) lines: Arc<Lines>,
     pub(crate) main: Link,
     pub(crate) dialer: Dialer,
     /// Cancelled when everything must end.
@@ -64,23 +73,27 @@ struct RedisBus {
     streams: Arc<Streams>,
     settler: Arc<Settler>,
     durability: Durability,
-    connectivity: Connectivity,
     closed: AtomicBool,
+    /// Which product and version the server is.
+    product: String,
     place: String,
 }
 
 /// Connects, and refuses a server that is not fit.
 pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn Bus>> {
     let Options { client, place, demand } = Options::read(&uri)?;
-    let dialer = Dialer::new(client, &place, &client_name(&options.client_name));
+    let lines = Arc::new(Lines::new(&place));
+    let dialer = Dialer::new(client, &place, &client_name(&options.client_name), lines.clone());
     let first = dialer.dial(|_| {}).await?;
-    let durability = fitness::check(&first, &place, options.exchange.as_str(), demand).await?;
+    let (durability, version) = fitness::check(&first, &place, options.exchange.as_str(), demand).await?;
     let end = CancellationToken::new();
     let guard = end.clone().drop_guard();
-    let main = Link::keep(dialer.clone(), Arc::new(Plain), Some(first), None, end.clone());
+    let main = Link::keep("main", dialer.clone(), Arc::new(Plain), Some(first), None, end.clone());
     let core = Arc::new(Core {
         keys: Keys::new(&options.exchange),
         id: format!("{:032x}", rand::random::<u128>()),
+        expiry: u64::try_from(options.idle_expiry.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 40),
+        lines,
         main,
         dialer,
         end,
@@ -100,8 +113,8 @@ pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn 
         streams,
         settler,
         durability,
-        connectivity: Connectivity::new(place.clone()),
         closed: AtomicBool::new(false),
+        product: format!("Redis {version}"),
         place,
     }))
 }
@@ -161,15 +174,51 @@ impl Bus for RedisBus {
     }
 
     fn connection(&self) -> ConnectionWatch {
-        self.connectivity.watch()
+        self.core.lines.watch()
     }
 
     async fn survey(&self) -> Result<Survey> {
-        Err(Error::invalid("the redis transport cannot be surveyed yet"))
+        self.open()?;
+        let what = format!("a survey of {}", self.place);
+        let told = async {
+            let wire = self.core.main.wire(Instant::now() + BOUND).await.ok_or(Fault::NotSent)?;
+            let mut survey = survey::survey(&self.core, &wire).await?;
+            survey.broker = self.place.replacen("redis", &self.product, 1);
+            fitness::survey(&wire, &self.place, &mut survey).await;
+            Ok(survey)
+        };
+        let told = timeout(BOUND, told).await.map_err(|_| Error::timeout(&what, BOUND))?;
+        told.map_err(|fault: Fault| fault.into_error(&what))
     }
 
-    async fn remove_durable(&self, _name: &Token, _idle: Option<Duration>) -> Result<bool> {
-        Err(Error::invalid("the redis transport cannot remove subscriptions yet"))
+    async fn remove_durable(&self, name: &Token, idle: Option<Duration>) -> Result<bool> {
+        self.open()?;
+        durable::remove(&self.core, name, idle).await
+    }
+
+    fn ledger(&self) -> Option<Arc<dyn Ledger>> {
+        Some(Arc::new(RedisLedger(self.core.clone())))
+    }
+}
+
+impl Core {
+    /// Asks when connected, and again as long as nothing was sent.
+    pub(crate) async fn until(
+        &self,
+        deadline: Instant,
+        command: impl Fn(&Digests) -> Cmd + Send + Sync,
+    ) -> Result<Value, Fault> {
+        loop {
+            let Some(wire) = self.main.wire(deadline).await else { return Err(Fault::NotSent) };
+            let left = deadline.saturating_duration_since(Instant::now());
+            match wire.ask(&command(wire.digests()), left).await {
+                Err(Fault::NotSent) if !left.is_zero() => tokio::task::yield_now().await,
+                Err(fault) if fault.passes() && left > Duration::from_millis(100) => {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 }
 

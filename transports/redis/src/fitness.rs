@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use commissaire::{Durability, Error, ErrorKind, Result};
+use commissaire::{Durability, Error, ErrorKind, Result, Survey};
 use redis::Value;
 
 use crate::{
@@ -24,8 +24,13 @@ struct Settings {
     policy: Option<String>,
 }
 
-/// Refuses an unfit server by name; returns what its stored messages survive.
-pub(crate) async fn check(wire: &Wire, place: &str, exchange: &str, demand: Demand) -> Result<Durability> {
+/// Refuses an unfit server by name; returns what its stored messages survive, and its version.
+pub(crate) async fn check(
+    wire: &Wire,
+    place: &str,
+    exchange: &str,
+    demand: Demand,
+) -> Result<(Durability, String)> {
     let server = info(wire, place, "server").await?;
     let version = server.get("redis_version").map(String::as_str).unwrap_or("unknown");
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
@@ -50,7 +55,22 @@ pub(crate) async fn check(wire: &Wire, place: &str, exchange: &str, demand: Dema
         ));
     }
     warn_of_reference(wire, place, exchange).await;
-    durability(wire, place, demand).await
+    let version = version.to_owned();
+    Ok((durability(wire, place, demand).await?, version))
+}
+
+/// Tells in `survey` which settings take durability away, or cannot be read.
+pub(crate) async fn survey(wire: &Wire, place: &str, survey: &mut Survey) {
+    match settings(wire, place).await {
+        Ok(settings) => {
+            let faults = settings.differ().into_iter();
+            survey
+                .faults
+                .extend(faults.map(|differs| format!("{differs}: messages may be lost when redis dies")));
+            survey.unknown.extend(settings.unread());
+        }
+        Err(error) => survey.unknown.push(error.to_string()),
+    }
 }
 
 async fn durability(wire: &Wire, place: &str, demand: Demand) -> Result<Durability> {
@@ -105,21 +125,34 @@ async fn settings(wire: &Wire, place: &str) -> Result<Settings> {
 }
 
 impl Settings {
-    /// What is not as it must be, setting by setting.
+    /// What is not as it must be, or not known to be, setting by setting.
     fn lacks(&self) -> Vec<String> {
-        let wanted = [
+        self.differ().into_iter().chain(self.unread()).collect()
+    }
+
+    fn differ(&self) -> Vec<String> {
+        let differs = |(name, found, want): (_, &Option<String>, _)| {
+            found
+                .as_ref()
+                .filter(|found| *found != want)
+                .map(|found| format!("{name} is {found}, not {want}"))
+        };
+        self.wanted().into_iter().filter_map(differs).collect()
+    }
+
+    fn unread(&self) -> Vec<String> {
+        let unread = self.wanted().into_iter().filter(|(_, found, _)| found.is_none());
+        unread
+            .map(|(name, _, want)| format!("{name} cannot be read (allow CONFIG GET), {want} is needed"))
+            .collect()
+    }
+
+    fn wanted(&self) -> [(&'static str, &Option<String>, &'static str); 3] {
+        [
             ("appendonly", &self.appendonly, "yes"),
             ("appendfsync", &self.appendfsync, "always"),
             ("maxmemory-policy", &self.policy, "noeviction"),
-        ];
-        wanted
-            .into_iter()
-            .filter_map(|(name, found, want)| match found.as_deref() {
-                Some(found) if found == want => None,
-                Some(found) => Some(format!("{name} is {found}, not {want}")),
-                None => Some(format!("{name} cannot be read (allow CONFIG GET), {want} is needed")),
-            })
-            .collect()
+        ]
     }
 }
 

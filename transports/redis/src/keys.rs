@@ -1,6 +1,6 @@
 //! The names of keys and channels. One hash tag holds all of an exchange; the number is the version of the layout.
 
-use commissaire::{Inbox, Key, Origin, Pattern, Token};
+use commissaire::{Inbox, Key, MessageId, Origin, Pattern, Token, What};
 
 const LAYOUT: u32 = 1;
 
@@ -114,6 +114,38 @@ impl Keys {
         format!("{}bind:v", self.prefix)
     }
 
+    /// Hash from durable subscription to the ms after which it may be removed, and when it was last read.
+    pub(crate) fn registry(&self) -> String {
+        format!("{}bind:s", self.prefix)
+    }
+
+    /// Line of the ledger for a message of `place`.
+    pub(crate) fn once(&self, place: &Origin, id: MessageId) -> String {
+        match place {
+            Origin::Queue(key) => format!("{}once:q:{key}:{id}", self.prefix),
+            Origin::Durable(name) => format!("{}once:sub:{name}:{id}", self.prefix),
+        }
+    }
+
+    /// The glob over what a survey tells of, and little else.
+    pub(crate) fn surveyed(&self) -> String {
+        format!("{}[qsrl]*", self.prefix)
+    }
+
+    /// What `key` belongs to, if a survey tells of it.
+    pub(crate) fn what(&self, key: &str) -> Option<What> {
+        let (kind, rest) = key.strip_prefix(self.prefix.as_str())?.split_once(':')?;
+        let (name, part) = rest.split_once(':').map_or((rest, ""), |(name, part)| (name, part));
+        Some(match (kind, part) {
+            ("rpc" | "live", "") => What::Service(Key::new(name).ok()?),
+            ("q", "d") => What::DeadQueue(Key::new(name).ok()?),
+            ("q", _) => What::Queue(Key::new(name).ok()?),
+            ("sub", "d") => What::DeadDurable(Token::new(name).ok()?),
+            ("sub", _) => What::Durable(Token::new(name).ok()?),
+            _ => return None,
+        })
+    }
+
     /// Channel that a process listens to while it lives, before its id.
     pub(crate) fn alive(&self) -> String {
         format!("{}alive:", self.prefix)
@@ -166,6 +198,27 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_key_tells_what_it_belongs_to() {
+        let keys = Keys::new(&Token::new("x").unwrap());
+        let key = Key::new("jobs.a").unwrap();
+        let name = Token::new("a").unwrap();
+        for (text, what) in [
+            (keys.calls(&key), What::Service(key.clone())),
+            (keys.live(&key), What::Service(key.clone())),
+            (keys.queue(&key), What::Queue(key.clone())),
+            (format!("{}:z", keys.queue(&key)), What::Queue(key.clone())),
+            (keys.dead(&Origin::Queue(key.clone())), What::DeadQueue(key.clone())),
+            (keys.durable("a"), What::Durable(name.clone())),
+            (keys.dead(&Origin::Durable(name.clone())), What::DeadDurable(name)),
+        ] {
+            assert_eq!(keys.what(&text), Some(what), "{text}");
+        }
+        for text in [keys.bindings(), keys.missed(&Inbox::random()), keys.wake("x", "0"), "other".into()] {
+            assert_eq!(keys.what(&text), None, "{text}");
         }
     }
 

@@ -6,14 +6,18 @@ use commissaire::Driver;
 
 // In reading order.
 mod bus;
+mod durable;
 mod fitness;
 mod keys;
+mod ledger;
+mod lines;
 mod link;
 mod listen;
 mod options;
 mod publish;
 mod script;
 mod settle;
+mod survey;
 mod value;
 mod wire;
 

@@ -11,6 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    lines::Lines,
     script::Digests,
     value::text,
     wire::{Fault, Wire, loading, no_error},
@@ -33,6 +34,7 @@ pub(crate) struct Dialer {
     client: Client,
     place: Arc<str>,
     name: Arc<str>,
+    lines: Arc<Lines>,
 }
 
 /// When the next dial may be.
@@ -58,8 +60,8 @@ pub(crate) trait Tenant: Send + Sync + 'static {
 pub(crate) struct Plain;
 
 impl Dialer {
-    pub(crate) fn new(client: Client, place: &str, name: &str) -> Self {
-        Self { client, place: place.into(), name: name.into() }
+    pub(crate) fn new(client: Client, place: &str, name: &str, lines: Arc<Lines>) -> Self {
+        Self { client, place: place.into(), name: name.into(), lines }
     }
 
     /// One try, bounded in time. `heard` takes what the server says unasked.
@@ -170,8 +172,9 @@ impl Pace {
 }
 
 impl Link {
-    /// Keeps a connection up, beginning with `first` if there is one, until `closing`. It dials only when `after` is up.
+    /// Keeps a connection up, called `line` among those of the bus, beginning with `first` if there is one, until `closing`. It dials only when `after` is up.
     pub(crate) fn keep(
+        line: &'static str,
         dialer: Dialer,
         tenant: Arc<dyn Tenant>,
         first: Option<Wire>,
@@ -180,7 +183,7 @@ impl Link {
     ) -> Self {
         let (sender, receiver) = watch::channel(first.clone());
         tokio::spawn(async move {
-            let kept = keep_up(&dialer, &tenant, first, after, &sender);
+            let kept = keep_up(line, &dialer, &tenant, first, after, &sender);
             closing.run_until_cancelled(kept).await;
             if let Some(wire) = sender.send_replace(None) {
                 wire.cut();
@@ -218,6 +221,7 @@ impl Link {
 }
 
 async fn keep_up(
+    line: &'static str,
     dialer: &Dialer,
     tenant: &Arc<dyn Tenant>,
     first: Option<Wire>,
@@ -241,6 +245,7 @@ async fn keep_up(
                 match dialer.dial(move |push| ears.heard(push)).await {
                     Ok(wire) => wire,
                     Err(error) => {
+                        dialer.lines.lost(line, "redis is out of reach");
                         tracing::debug!(error = %error, "redis is out of reach");
                         continue;
                     }
@@ -249,16 +254,18 @@ async fn keep_up(
         };
         if wire.set_clock(DEAF).await.is_err() || tenant.up(&wire).await.is_err() {
             wire.cut();
+            dialer.lines.lost(line, "redis does not answer as it should");
             continue;
         }
         let wire = if lost { wire.made_again() } else { wire };
         sender.send_replace(Some(wire.clone()));
+        dialer.lines.back(line);
         lost = true;
         watch_over(&wire).await;
         wire.cut();
         sender.send_replace(None);
         tenant.down();
-        tracing::warn!(place = %dialer.place, "connection to redis lost");
+        dialer.lines.lost(line, "a connection to redis broke");
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
 /// The most calls that wait for one service.
 const MOST_CALLS: usize = 10_000;
 /// The most messages that a queue or a durable subscription holds.
-const MOST_STORED: usize = 1_000_000;
+pub(crate) const MOST_STORED: usize = 1_000_000;
 /// A queue with less in it need not be counted again for so long.
 const ROOMY: i64 = 100_000;
 const COUNTED: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ impl Publisher {
             Address::Control(service) => {
                 let mut command = redis::cmd("PUBLISH");
                 command.arg(self.core.keys.control(service)).arg(&bytes);
-                self.until(deadline, |_| command.clone()).await.map(drop)
+                self.core.until(deadline, |_| command.clone()).await.map(drop)
             }
             Address::Inbox(inbox) => self.reply(inbox, &bytes, deadline).await,
         };
@@ -138,7 +138,7 @@ impl Publisher {
         if known.is_some_and(|seen| seen.elapsed() < COUNTED) {
             let mut command = redis::cmd("XADD");
             command.arg(&stream).arg("*").arg("m").arg(bytes);
-            return Ok(self.until(deadline, |_| command.clone()).await.map(drop));
+            return Ok(self.core.until(deadline, |_| command.clone()).await.map(drop));
         }
         let arguments = |command: &mut Cmd| {
             command.arg(MOST_STORED).arg(bytes);
@@ -196,7 +196,7 @@ impl Publisher {
         // Mostly somebody listens, and then a script is not worth its price.
         let mut command = redis::cmd("PUBLISH");
         command.arg(keys.inbox(inbox)).arg(bytes);
-        let heard = self.until(deadline, |_| command.clone()).await?;
+        let heard = self.core.until(deadline, |_| command.clone()).await?;
         if int(&heard) != Some(0) {
             return Ok(());
         }
@@ -219,26 +219,7 @@ impl Publisher {
             arguments(&mut command);
             command
         };
-        self.until(deadline, command).await
-    }
-
-    /// Asks when connected, and again as long as nothing was sent.
-    async fn until(
-        &self,
-        deadline: Instant,
-        command: impl Fn(&Digests) -> Cmd + Send + Sync,
-    ) -> Result<Value, Fault> {
-        loop {
-            let Some(wire) = self.core.main.wire(deadline).await else { return Err(Fault::NotSent) };
-            let left = deadline.saturating_duration_since(Instant::now());
-            match wire.ask(&command(wire.digests()), left).await {
-                Err(Fault::NotSent) if !left.is_zero() => tokio::task::yield_now().await,
-                Err(fault) if fault.passes() && left > Duration::from_millis(100) => {
-                    sleep(Duration::from_millis(50)).await;
-                }
-                answer => return answer,
-            }
-        }
+        self.core.until(deadline, command).await
     }
 }
 

@@ -8,37 +8,47 @@ pub(crate) enum Script {
     Absent,
     Ack,
     Beat,
+    Begin,
     Call,
     Claim,
     Dead,
     Declare,
     Enqueue,
     Event,
+    Finish,
     Keep,
     Leave,
     Move,
+    Redrive,
     Release,
+    Remove,
     Reply,
     Retry,
+    Survey,
 }
 
 /// The text of each script, in the order of [`Script`].
-pub(crate) const TEXTS: [&str; 15] = [
+pub(crate) const TEXTS: [&str; 20] = [
     include_str!("lua/absent.lua"),
     include_str!("lua/ack.lua"),
     include_str!("lua/beat.lua"),
+    include_str!("lua/begin.lua"),
     include_str!("lua/call.lua"),
     include_str!("lua/claim.lua"),
     include_str!("lua/dead.lua"),
     include_str!("lua/declare.lua"),
     include_str!("lua/enqueue.lua"),
     include_str!("lua/event.lua"),
+    include_str!("lua/finish.lua"),
     include_str!("lua/keep.lua"),
     include_str!("lua/leave.lua"),
     include_str!("lua/move.lua"),
+    include_str!("lua/redrive.lua"),
     include_str!("lua/release.lua"),
+    include_str!("lua/remove.lua"),
     include_str!("lua/reply.lua"),
     include_str!("lua/retry.lua"),
+    include_str!("lua/survey.lua"),
 ];
 
 /// The digests that the server gave, in the order of [`Script`].

@@ -7,8 +7,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use commissaire::{Error, ErrorKind, Result, Settle, Settlement, envelope};
-use redis::Pipeline;
+use commissaire::{Error, ErrorKind, Origin, Result, Settle, Settlement, envelope};
+use redis::{Pipeline, Value};
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, timeout_at},
@@ -20,7 +20,9 @@ use crate::{
         entry::{Entry, EntryId, Stream},
         intake::Intake,
     },
+    publish::MOST_STORED,
     script::{Digests, Script},
+    value::int,
     wire::{Fault, no_error},
 };
 
@@ -50,6 +52,8 @@ struct Job {
     id: EntryId,
     verdict: Verdict,
     until: Instant,
+    /// It may have been carried out before.
+    again: bool,
     done: Option<oneshot::Sender<Result<()>>>,
 }
 
@@ -57,6 +61,7 @@ enum Verdict {
     Ack,
     Retry { after: u64, message: Vec<u8> },
     Dead { message: Vec<u8> },
+    Redrive { message: Vec<u8> },
     Release,
 }
 
@@ -81,7 +86,18 @@ impl Settle for Held {
                 let message = message.with_origin(self.intake.source().origin());
                 Verdict::Dead { message: envelope::encode(&message) }
             }
-            _ => return Err(Error::invalid("settling: this transport does not know that verdict")),
+            Settlement::Redrive { message } if self.intake.source().source().is_some() => {
+                Verdict::Redrive { message: envelope::encode(&message) }
+            }
+            other => {
+                let what = match other {
+                    Settlement::Redrive { .. } => "only a dead letter can be brought back",
+                    _ => "this transport does not know that verdict",
+                };
+                let what = format!("settling a message of {}: {what}", self.intake.source().name());
+                self.release();
+                return Err(Error::invalid(what));
+            }
         };
         let (done, answer) = oneshot::channel();
         self.settler.put(self.intake.source().clone(), self.entry.id, verdict, Some(done))?;
@@ -188,7 +204,7 @@ impl Settler {
             return Err(closed());
         }
         jobs.open += 1;
-        jobs.waiting.push(Job { stream, id, verdict, until: Instant::now() + BOUND, done });
+        jobs.waiting.push(Job { stream, id, verdict, until: Instant::now() + BOUND, again: false, done });
         drop(jobs);
         self.more.notify_one();
         Ok(())
@@ -226,7 +242,10 @@ impl Settler {
                 let mut why = Fault::NotSent;
                 for (jobs, answer) in groups.into_iter().zip(answers) {
                     match no_error(answer) {
-                        Ok(_) => self.finish_jobs(jobs, None),
+                        Ok(answer) => match not_redriven(&jobs, &answer) {
+                            Some(error) => self.refuse(jobs, error),
+                            None => self.finish_jobs(jobs, None),
+                        },
                         Err(fault) if fault.is("NOSCRIPT") || fault.passes() => {
                             again.extend(jobs);
                             why = fault;
@@ -273,6 +292,16 @@ impl Settler {
                 Verdict::Dead { message } => {
                     let mut command = Script::Dead.over(digests, &[stream.key(), stream.dead()]);
                     command.arg(Stream::GROUP).arg(&self.core.id).arg(job.id.to_string()).arg(message);
+                    command
+                }
+                Verdict::Redrive { message } => {
+                    let (home, bindings) = (stream.source().unwrap_or_default(), self.core.keys.bindings());
+                    let mut command = Script::Redrive.over(digests, &[stream.key(), home, &bindings]);
+                    command.arg(Stream::GROUP).arg(&self.core.id).arg(job.id.to_string()).arg(message);
+                    command.arg(MOST_STORED).arg(match stream.origin() {
+                        Origin::Durable(name) => name.as_str(),
+                        Origin::Queue(_) => "",
+                    });
                     command
                 }
             };
@@ -322,13 +351,26 @@ impl Settler {
         }
     }
 
+    /// The server has not done what was asked, and the message is still ours: it comes again.
+    fn refuse(&self, jobs: Vec<Job>, error: Error) {
+        let mut error = Some(error);
+        for job in jobs {
+            self.release(&job.stream, job.id);
+            if let (Some(done), Some(error)) = (job.done, error.take()) {
+                let _ = done.send(Err(error));
+            }
+            self.lock().open -= 1;
+        }
+    }
+
     /// Tries again later, those apart whose time is over.
     fn put_back(&self, jobs: Vec<Job>, fault: &Fault) {
         let now = Instant::now();
-        let (again, over): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.until > now);
+        let (mut again, over): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.until > now);
         if !over.is_empty() {
             self.finish_jobs(over, Some(fault));
         }
+        again.iter_mut().for_each(|job| job.again |= matches!(fault, Fault::Lost | Fault::Late));
         if !again.is_empty() {
             let mut state = self.lock();
             let newer = mem::replace(&mut state.waiting, again);
@@ -339,6 +381,20 @@ impl Settler {
     fn lock(&self) -> std::sync::MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why a dead letter was not brought back, if it was not.
+fn not_redriven(jobs: &[Job], answer: &Value) -> Option<Error> {
+    let [job @ Job { verdict: Verdict::Redrive { .. }, .. }] = jobs else { return None };
+    let origin = job.stream.origin();
+    let (kind, why) = match int(answer) {
+        Some(-2) => (ErrorKind::Topology, "it is not there any more: subscribe under its name first"),
+        Some(-1) => (ErrorKind::Full, "it is full: start its consumers first"),
+        // If it was asked before, then that was the time when it was done.
+        Some(0) if !job.again => (ErrorKind::Unavailable, "another reader of the dead letters has it now"),
+        _ => return None,
+    };
+    Some(Error::new(kind, format!("bringing a dead letter back to {origin}: {why}")))
 }
 
 fn closed() -> Error {

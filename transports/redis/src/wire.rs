@@ -44,6 +44,8 @@ pub(crate) enum Fault {
     Refused {
         /// The first word of its answer, `OOM`.
         code: String,
+        /// The key of the bus that it is about, where it says so.
+        key: Option<String>,
     },
 }
 
@@ -227,7 +229,17 @@ pub(crate) fn no_error(answer: Value) -> Result<Value, Fault> {
 impl Fault {
     /// Whether the server refused with this code.
     pub(crate) fn is(&self, wanted: &str) -> bool {
-        matches!(self, Self::Refused { code } if code == wanted)
+        matches!(self, Self::Refused { code, .. } if code == wanted)
+    }
+
+    /// Names the key that it is about, if it is about one of the wrong type.
+    pub(crate) fn about(mut self, name: &str) -> Self {
+        if let Self::Refused { code, key: key @ None } = &mut self
+            && code == "WRONGTYPE"
+        {
+            *key = Some(name.to_owned());
+        }
+        self
     }
 
     /// Whether waiting may help: the server is loading, or has another's slow script to end.
@@ -244,7 +256,13 @@ impl Fault {
             }
             Self::Late => Error::new(ErrorKind::Timeout, format!("{what}: redis did not answer in time"))
                 .maybe_executed(),
-            Self::Refused { code } => {
+            Self::Refused { code, key: Some(key) } if code == "WRONGTYPE" => Error::new(
+                ErrorKind::Topology,
+                format!(
+                    "{what}: key {key:?} is not of the type that the bus needs: delete it, or use another database"
+                ),
+            ),
+            Self::Refused { code, .. } => {
                 let (kind, why) = match code.as_str() {
                     "OOM" => (ErrorKind::Full, "redis is out of memory (maxmemory)"),
                     "NOPERM" => (ErrorKind::Forbidden, "redis forbids it to this user: see its ACL"),
@@ -273,7 +291,8 @@ impl From<&RedisError> for Fault {
         match error.code() {
             Some(code) => {
                 let code: String = code.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
-                Self::Refused { code }
+                let key = error.detail().and_then(|detail| detail.split_whitespace().next());
+                Self::Refused { code, key: key.filter(|key| key.starts_with("bus:{")).map(str::to_owned) }
             }
             None => Self::Lost,
         }

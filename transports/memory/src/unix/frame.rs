@@ -6,12 +6,14 @@
 use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
-use commissaire::{Error, ErrorKind, Inbox, Key, MAX_RECEIVED, Origin, Pattern, Result, Source, Token};
+use commissaire::{
+    Begun, Error, ErrorKind, Inbox, Key, MAX_RECEIVED, Origin, Pattern, Result, Source, Token, What,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The version of these frames: both ends must speak the same.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// The most bytes of a frame: a message, its address and the head.
 const MAX_FRAME: usize = MAX_RECEIVED + (64 << 10);
 
@@ -23,14 +25,23 @@ pub(crate) enum Ask {
     Hello { version: u32, exchange: String },
     /// The tail is the message. Answered with `Done` or `Failed`.
     Publish { n: u64 },
-    /// Answered with `Done` or `Failed`.
-    Subscribe { n: u64, subscription: u64, source: WireSource, prefetch: u16 },
-    /// Answered with `Done` or `Failed`. The tail is the message of a retry or a dead letter.
+    /// Answered with `Done` or `Failed`. Whoever reads a durable subscription last says after how long without a
+    /// reader it may be removed.
+    Subscribe { n: u64, subscription: u64, source: WireSource, prefetch: u16, expiry_ms: u64 },
+    /// Answered with `Done` or `Failed`. The tail is the message of a retry, a dead letter or what is brought back.
     Settle { n: u64, delivery: u64, verdict: Verdict },
     /// Not answered.
     Release { delivery: u64 },
     /// Take no more for this subscription; answered with `End` after what was taken already.
     Close { subscription: u64 },
+    /// Answered with `Done`, its tail a survey as JSON, or `Failed`.
+    Survey { n: u64 },
+    /// Answered with `Done`, its tail `true` or `false`, or `Failed`.
+    Remove { n: u64, name: String, idle_ms: Option<u64> },
+    /// Answered with `Done`, its tail a [`WireBegun`] as JSON, or `Failed`. The place is dead letters of it.
+    Begin { n: u64, place: What, id: String, holder: String, lease_ms: u64 },
+    /// Answered with `Done` or `Failed`.
+    Finish { n: u64, place: What, id: String, holder: String, done_ms: Option<u64> },
 }
 
 /// What the server says.
@@ -40,6 +51,7 @@ pub(crate) enum Say {
     Welcome {
         version: u32,
     },
+    /// The tail is what was asked for, if anything was.
     Done {
         n: u64,
     },
@@ -69,6 +81,36 @@ pub(crate) enum Verdict {
     Ack,
     Retry { after_us: u64 },
     Dead,
+    Redrive,
+}
+
+/// [`Begun`] as text.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum WireBegun {
+    Fresh,
+    Running,
+    Done,
+}
+
+impl From<Begun> for WireBegun {
+    fn from(begun: Begun) -> Self {
+        match begun {
+            Begun::Fresh => Self::Fresh,
+            Begun::Running => Self::Running,
+            Begun::Done => Self::Done,
+        }
+    }
+}
+
+impl From<WireBegun> for Begun {
+    fn from(begun: WireBegun) -> Self {
+        match begun {
+            WireBegun::Fresh => Self::Fresh,
+            WireBegun::Running => Self::Running,
+            WireBegun::Done => Self::Done,
+        }
+    }
 }
 
 /// A [`Source`] in plain text.
@@ -119,6 +161,17 @@ impl TryFrom<WireSource> for Source {
 /// The error that a `Failed` frame tells of.
 pub(crate) fn failure(kind: &str, what: String) -> Error {
     Error::new(ErrorKind::from_name(kind).unwrap_or(ErrorKind::Unavailable), what)
+}
+
+/// A span of time in whole milliseconds, rounded up.
+pub(crate) fn millis(span: std::time::Duration) -> u64 {
+    u64::try_from(span.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
+}
+
+/// The tail of an answer as what it should be.
+pub(crate) fn told<T: DeserializeOwned>(tail: &[u8]) -> Result<T> {
+    serde_json::from_slice(tail)
+        .map_err(|_| Error::malformed("the process that shares the bus gave an answer that cannot be read"))
 }
 
 /// One frame as bytes.

@@ -23,15 +23,15 @@ use crate::unix::{
 
 /// How long connecting and saying hello may take.
 const DIAL: Duration = Duration::from_secs(5);
-/// The shortest and the longest rest between two attempts to connect.
+/// The rest before the first attempt to connect again, and before each other: at most one attempt a second.
 const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// How many frames wait to be written before those who ask wait.
 const WAITING_FRAMES: usize = 256;
 
 /// Connects once, and then keeps connected until the link is closed.
-pub(super) async fn start(path: PathBuf, exchange: Token) -> Result<Arc<Link>> {
+pub(super) async fn start(path: PathBuf, exchange: Token, expiry: Duration) -> Result<Arc<Link>> {
     let (reader, wire) = dial(&path, &exchange, 1).await?;
-    let link = Arc::new(Link::new(path, exchange, wire));
+    let link = Arc::new(Link::new(path, exchange, expiry, wire));
     tokio::spawn(keep(link.clone(), reader));
     Ok(link)
 }
@@ -74,22 +74,23 @@ async fn keep(link: Arc<Link>, mut reader: OwnedReadHalf) {
             () = link.closing.cancelled() => break,
         };
         link.wire.send_replace(None);
-        tracing::warn!(path = %link.path.display(), reason = %lost, "connection to the shared bus lost");
+        link.connectivity.down(lost);
         fail_all(&link);
         let mut rest = REST.0;
         loop {
             tokio::select! {
                 () = link.closing.cancelled() => break,
-                () = tokio::time::sleep(rest.mul_f64(rand::random_range(0.5..1.0))) => {}
+                () = tokio::time::sleep(rest.mul_f64(rand::random_range(1.0..1.3))) => {}
             }
             epoch += 1;
             if let Ok((fresh, wire)) = dial(&link.path, &link.exchange, epoch).await {
                 reader = fresh;
                 resubscribe(&link, &wire).await;
                 link.wire.send_replace(Some(wire));
+                link.connectivity.up();
                 break;
             }
-            rest = (rest * 2).min(REST.1);
+            rest = REST.1;
         }
         if link.closing.is_cancelled() {
             break;
@@ -113,9 +114,8 @@ async fn resubscribe(link: &Link, wire: &Wire) {
             continue;
         }
         let n = link.expect_answer(Asker::Again(taken.clone()));
-        let _ = wire.frames.send(taken.pack(n, id)).await;
+        let _ = wire.frames.send(link.pack(&taken, n, id)).await;
     }
-    tracing::info!(path = %link.path.display(), "joined the shared bus again");
 }
 
 /// After a lost connection nobody gets an answer and nobody consumes.
@@ -157,7 +157,7 @@ async fn listen(link: &Arc<Link>, reader: &mut OwnedReadHalf, epoch: u64) -> Str
 fn hear(link: &Arc<Link>, say: Say, tail: Bytes, epoch: u64) {
     match say {
         Say::Welcome { .. } => {}
-        Say::Done { n } => answer(link, n, Ok(())),
+        Say::Done { n } => answer(link, n, Ok(tail)),
         Say::Failed { n, kind, what } => answer(link, n, Err(frame::failure(&kind, what))),
         Say::End { subscription } => link.end(subscription),
         Say::Gap { subscription, reason } => {
@@ -187,13 +187,13 @@ fn hear(link: &Arc<Link>, say: Say, tail: Bytes, epoch: u64) {
     }
 }
 
-fn answer(link: &Link, n: u64, outcome: Result<()>) {
+fn answer(link: &Link, n: u64, outcome: Result<Bytes>) {
     let asker = link.lock().asked.remove(&n);
     match (asker, outcome) {
         (Some(Asker::Waits(asker)), outcome) => {
             let _ = asker.send(outcome);
         }
-        (Some(Asker::Again(taken)), Ok(())) => consume_again(&taken),
+        (Some(Asker::Again(taken)), Ok(_)) => consume_again(&taken),
         (Some(Asker::Again(taken)), Err(error)) => {
             tracing::error!(%error, source = %taken.source, "cannot subscribe again");
         }

@@ -2,13 +2,13 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use commissaire::{Error, ErrorKind, Feed, Result, Source, Subscription, Token};
+use commissaire::{Connectivity, Error, ErrorKind, Feed, Result, Source, Subscription, Token};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::{Instant, timeout_at},
@@ -25,6 +25,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Link {
     pub(super) path: PathBuf,
     pub(super) exchange: Token,
+    pub(super) connectivity: Connectivity,
+    /// After how long without a reader a durable subscription that is made here may be removed.
+    expiry: Duration,
     pub(super) wire: watch::Sender<Option<Wire>>,
     pub(super) closing: CancellationToken,
     state: Mutex<State>,
@@ -49,7 +52,7 @@ pub(super) struct State {
 /// Who wants to know an answer.
 #[derive(Debug)]
 pub(super) enum Asker {
-    Waits(oneshot::Sender<Result<()>>),
+    Waits(oneshot::Sender<Result<Bytes>>),
     /// A subscription that was taken up again on a new connection.
     Again(Arc<Taken>),
 }
@@ -73,10 +76,12 @@ pub(crate) struct Hand {
 
 impl Link {
     /// A link over `wire`, which is a connection to `path`.
-    pub(super) fn new(path: PathBuf, exchange: Token, wire: Wire) -> Self {
+    pub(super) fn new(path: PathBuf, exchange: Token, expiry: Duration, wire: Wire) -> Self {
         Self {
+            connectivity: Connectivity::new(name(&path)),
             path,
             exchange,
+            expiry,
             wire: watch::Sender::new(Some(wire)),
             closing: CancellationToken::new(),
             state: Mutex::default(),
@@ -87,7 +92,7 @@ impl Link {
 
     /// What it is connected to.
     pub(crate) fn name(&self) -> String {
-        format!("unix://{}", self.path.display())
+        name(&self.path)
     }
 
     /// Sends what `pack` makes and waits for the answer, at most `limit`. Waits for a connection if there is none.
@@ -96,7 +101,7 @@ impl Link {
         limit: Duration,
         what: impl Fn() -> String,
         pack: impl FnOnce(u64) -> Bytes,
-    ) -> Result<()> {
+    ) -> Result<Bytes> {
         let until = Instant::now() + limit;
         let wire = self.connected(until, &what).await?;
         self.ask_on(&wire, until, limit, what, pack, || {}).await
@@ -110,7 +115,7 @@ impl Link {
         what: impl Fn() -> String,
         pack: impl FnOnce(u64) -> Bytes,
         sent: impl FnOnce(),
-    ) -> Result<()> {
+    ) -> Result<Bytes> {
         let (sender, answer) = oneshot::channel();
         let n = self.expect_answer(Asker::Waits(sender));
         let _forget = Forget { link: self, n };
@@ -158,7 +163,7 @@ impl Link {
             }
             link.stop(id).await;
         });
-        self.ask_on(&wire, until, limit, what, |n| taken.pack(n, id), || {}).await?;
+        self.ask_on(&wire, until, limit, what, |n| self.pack(&taken, n, id), || {}).await?;
         taken.with_feed(|feed| feed.consuming().set(true));
         Ok(subscription)
     }
@@ -170,7 +175,7 @@ impl Link {
         verdict: Verdict,
         tail: &[u8],
         limit: Duration,
-    ) -> Result<()> {
+    ) -> Result<Bytes> {
         let what = || format!("settling a delivery over {}", self.name());
         let wire = self.wire.borrow().clone().filter(|wire| wire.epoch == hand.epoch);
         let lost =
@@ -247,6 +252,12 @@ impl Link {
         }
     }
 
+    /// What subscribes to what `taken` is.
+    pub(super) fn pack(&self, taken: &Taken, n: u64, subscription: u64) -> Bytes {
+        let (source, expiry_ms) = (WireSource::from(&taken.source), frame::millis(self.expiry));
+        frame::pack(&Ask::Subscribe { n, subscription, source, prefetch: taken.prefetch, expiry_ms }, &[])
+    }
+
     pub(super) fn expect_answer(&self, asker: Asker) -> u64 {
         let mut state = self.lock();
         state.last += 1;
@@ -297,12 +308,11 @@ impl Drop for Forget<'_> {
     }
 }
 
-impl Taken {
-    pub(super) fn pack(&self, n: u64, subscription: u64) -> Bytes {
-        let source = WireSource::from(&self.source);
-        frame::pack(&Ask::Subscribe { n, subscription, source, prefetch: self.prefetch }, &[])
-    }
+fn name(path: &Path) -> String {
+    format!("unix://{}", path.display())
+}
 
+impl Taken {
     pub(super) fn settles(&self) -> bool {
         matches!(self.source, Source::Queue(_) | Source::Durable(..) | Source::DeadLetters(_))
     }

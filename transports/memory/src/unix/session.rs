@@ -11,14 +11,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use commissaire::{Delivery, Error, Message, Received, Result, Source, Subscription, Token, envelope};
+use commissaire::{
+    Delivery, Error, Ledger, MessageId, Origin, Received, Result, Settlement, Source, Subscription, Token,
+    What, envelope,
+};
+use serde::Serialize;
 use tokio::{net::UnixStream, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     bus::Connection,
     unix::{
-        frame::{self, Ask, Say, VERSION, Verdict},
+        frame::{self, Ask, Say, VERSION, Verdict, WireBegun},
         server::Hubs,
     },
 };
@@ -88,12 +92,13 @@ impl Session {
                     let outcome = envelope::decode(tail).and_then(|message| self.connection.publish(message));
                     self.answer(n, outcome).await;
                 }
-                Ask::Subscribe { n, subscription, source, prefetch } => {
+                Ask::Subscribe { n, subscription, source, prefetch, expiry_ms } => {
+                    let expiry = Duration::from_millis(expiry_ms);
                     let taken = Source::try_from(source)
-                        .and_then(|source| self.connection.subscribe(source, prefetch));
+                        .and_then(|source| self.connection.subscribe(source, prefetch, expiry));
                     // The answer goes first, so that a gap can be put before all that comes from here.
                     match taken {
-                        Err(error) => self.answer(n, Err(error)).await,
+                        Err(error) => self.answer::<()>(n, Err(error)).await,
                         Ok(taken) => {
                             self.answer(n, Ok(())).await;
                             self.pump(subscription, taken);
@@ -114,9 +119,35 @@ impl Session {
                         closer.cancel();
                     }
                 }
+                Ask::Survey { n } => self.answer(n, self.connection.survey("in another process")).await,
+                Ask::Remove { n, name, idle_ms } => {
+                    let idle = idle_ms.map(Duration::from_millis);
+                    let outcome =
+                        Token::new(name).and_then(|name| self.connection.remove_durable(&name, idle));
+                    self.answer(n, outcome).await;
+                }
+                Ask::Begin { n, place, id, holder, lease_ms } => {
+                    let outcome = self.begin(&place, &id, &holder, Duration::from_millis(lease_ms)).await;
+                    self.answer(n, outcome).await;
+                }
+                Ask::Finish { n, place, id, holder, done_ms } => {
+                    let done = done_ms.map(Duration::from_millis);
+                    let outcome = self.finish(&place, &id, &holder, done).await;
+                    self.answer(n, outcome).await;
+                }
             }
         }
         Ok(())
+    }
+
+    async fn begin(&self, place: &What, id: &str, holder: &str, lease: Duration) -> Result<WireBegun> {
+        let (place, id, holder) = line(place, id, holder)?;
+        self.connection.ledger().begin(&place, id, holder, lease).await.map(WireBegun::from)
+    }
+
+    async fn finish(&self, place: &What, id: &str, holder: &str, done: Option<Duration>) -> Result<()> {
+        let (place, id, holder) = line(place, id, holder)?;
+        self.connection.ledger().end(&place, id, holder, done).await
     }
 
     /// Sends what `taken` yields to the process.
@@ -163,12 +194,15 @@ impl Session {
         });
     }
 
-    async fn answer(&self, n: u64, outcome: Result<()>) {
-        let say = match outcome {
-            Ok(()) => Say::Done { n },
-            Err(error) => Say::Failed { n, kind: error.kind().name().to_owned(), what: error.to_string() },
+    async fn answer<T: Serialize>(&self, n: u64, outcome: Result<T>) {
+        let (say, tail) = match outcome {
+            Ok(told) => (Say::Done { n }, serde_json::to_vec(&told).unwrap_or_default()),
+            Err(error) => {
+                let (kind, what) = (error.kind().name().to_owned(), error.to_string());
+                (Say::Failed { n, kind, what }, Vec::new())
+            }
         };
-        let _ = self.frames.send(frame::pack(&say, &[])).await;
+        let _ = self.frames.send(frame::pack(&say, &tail)).await;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Delivery>> {
@@ -176,18 +210,23 @@ impl Session {
     }
 }
 
+/// A line of the ledger and who holds it.
+fn line(place: &What, id: &str, holder: &str) -> Result<(Origin, MessageId, u128)> {
+    let bad = |what: &str| Error::malformed(format!("a frame names {what} of the ledger that is none"));
+    let place = place.origin().ok_or_else(|| bad("a place"))?;
+    let id = id.parse().map(MessageId).map_err(|_| bad("a message"))?;
+    let holder = u128::from_str_radix(holder, 16).map_err(|_| bad("a holder"))?;
+    Ok((place, id, holder))
+}
+
 async fn settle(delivery: Delivery, verdict: Verdict, tail: Bytes) -> Result<()> {
-    match verdict {
-        Verdict::Ack => delivery.ack().await,
+    let settlement = match verdict {
+        Verdict::Ack => Settlement::Ack,
         Verdict::Retry { after_us } => {
-            let message: Message = envelope::decode(tail)?;
-            delivery
-                .settle(commissaire::Settlement::Retry { after: Duration::from_micros(after_us), message })
-                .await
+            Settlement::Retry { after: Duration::from_micros(after_us), message: envelope::decode(tail)? }
         }
-        Verdict::Dead => {
-            let message = envelope::decode(tail)?;
-            delivery.settle(commissaire::Settlement::DeadLetter { message }).await
-        }
-    }
+        Verdict::Dead => Settlement::DeadLetter { message: envelope::decode(tail)? },
+        Verdict::Redrive => Settlement::Redrive { message: envelope::decode(tail)? },
+    };
+    delivery.settle(settlement).await
 }

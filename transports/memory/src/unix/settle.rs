@@ -30,9 +30,10 @@ impl Settle for Remote {
                 (Verdict::Retry { after_us }, envelope::encode(&message))
             }
             Settlement::DeadLetter { message } => (Verdict::Dead, envelope::encode(&message)),
+            Settlement::Redrive { message } => (Verdict::Redrive, envelope::encode(&message)),
             other => return Err(Error::invalid(format!("the unix transport does not know {other:?}"))),
         };
-        self.link.settle(&self.hand, verdict, &tail, PATIENCE).await
+        self.link.settle(&self.hand, verdict, &tail, PATIENCE).await.map(drop)
     }
 
     fn release(self: Box<Self>) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use commissaire::{
-    Address, Bus, BusOptions, Client, ErrorKind, Key, Message, Received, Source, Token,
+    Address, Bus, BusOptions, Client, Connection, ErrorKind, Key, Message, Received, Source, Token,
     testkit::{until, within},
 };
 use tempfile::TempDir;
@@ -89,6 +89,8 @@ async fn after_the_sharing_process_was_lost_everything_is_taken_up_again_and_gap
     let (_dir, path) = place();
     let host = share(&path).await.unwrap();
     let bus = join(&path).await.unwrap();
+    let mut connection = bus.connection();
+    assert_eq!((connection.now(), host.connection().now()), (Connection::Up, Connection::Up));
     let mut events = bus.subscribe(Source::Topic(vec!["notify.#".parse().unwrap()]), 8).await.unwrap();
     let name = Token::new("kept").unwrap();
     let mut kept = bus.subscribe(Source::Durable(name, vec!["notify.#".parse().unwrap()]), 8).await.unwrap();
@@ -102,9 +104,13 @@ async fn after_the_sharing_process_was_lost_everything_is_taken_up_again_and_gap
     until("the loss is noticed", LIMIT, async || !events.consuming().get())
         .await
         .unwrap_or_else(|e| panic!("{e}"));
+    let down = within("it is told", LIMIT, connection.changed()).await.unwrap_or_else(|e| panic!("{e}"));
+    assert!(matches!(down, Some(Connection::Down { .. })), "{down:?}");
     let host = share(&path).await.unwrap();
     // Waits for the connection, for nothing was sent before.
     bus.publish(event("after")).await.unwrap();
+    let up = within("it is told", LIMIT, connection.changed()).await.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((up, connection.now()), (Some(Connection::Up), Connection::Up));
     for source in [&mut events, &mut kept] {
         let next = within("a gap", LIMIT, source.next()).await.unwrap_or_else(|e| panic!("{e}"));
         assert!(matches!(next, Some(Received::Gap(_))), "{next:?}");
@@ -137,7 +143,7 @@ async fn what_is_no_frame_ends_its_own_connection_and_harms_nobody() {
     let (_dir, path) = place();
     let host = share(&path).await.unwrap();
     let bus = join(&path).await.unwrap();
-    let hello = br#"{"hello":{"version":1,"exchange":"commissaire"}}"#;
+    let hello = br#"{"hello":{"version":2,"exchange":"commissaire"}}"#;
     let mut framed = Vec::new();
     framed.extend((2 + hello.len() as u32).to_le_bytes());
     framed.extend((hello.len() as u16).to_le_bytes());

@@ -10,14 +10,19 @@ use std::{
 };
 
 use commissaire::{Feed, Key, envelope};
-use redis::{Cmd, Pipeline, Value};
+use redis::{Pipeline, Value};
 use tokio::time::{Instant, interval, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     bus::Core,
     link::{DEAF, Pace},
-    listen::{gate::Gate, intake::Intake, pubsub::PubSub},
+    listen::{
+        gate::Gate,
+        intake::Intake,
+        pubsub::PubSub,
+        served::{Served, popping},
+    },
     script::Script,
     value::{bytes, int, items, millis, text, two},
     wire::{Fault, Wire, no_error},
@@ -25,22 +30,12 @@ use crate::{
 
 /// How long the server holds a read that finds nothing.
 const BLOCK: Duration = Duration::from_secs(1);
-/// The most calls of one read.
-const MOST: usize = 256;
+/// What the connection is called among those of the bus.
+const LINE: &str = "calls";
 /// How long an instance that says nothing counts as running, and how often it speaks.
 const LEASE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1));
 /// How long calls wait at least for a service that speaks no more.
 const KEPT: Duration = Duration::from_secs(60);
-
-/// One service of this process.
-pub(crate) struct Served {
-    service: Key,
-    list: String,
-    live: String,
-    here: String,
-    /// Nobody sees this instance any more.
-    left: AtomicBool,
-}
 
 type Taker = Arc<Intake<Served>>;
 
@@ -231,7 +226,11 @@ impl Calls {
                 return;
             }
             pace.wait().await;
-            let Ok(wire) = self.core.dialer.dial(|_| {}).await else { continue };
+            let Ok(wire) = self.core.dialer.dial(|_| {}).await else {
+                self.core.lines.lost(LINE, "the connection that reads calls cannot be made");
+                continue;
+            };
+            self.core.lines.back(LINE);
             loop {
                 self.set_up(true);
                 match self.round(&wire).await {
@@ -241,6 +240,7 @@ impl Calls {
                     Err(_) => break,
                 }
             }
+            self.core.lines.lost(LINE, "the connection that reads calls broke");
             self.gate.unblock();
             self.set_up(false);
             wire.cut();
@@ -383,18 +383,4 @@ impl Calls {
     fn lock(&self) -> MutexGuard<'_, Vec<Taker>> {
         self.takers.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The oldest calls of the first of `keys` that has any.
-fn popping(block: Option<Duration>, count: usize, keys: &[&str]) -> Cmd {
-    let mut command = match block {
-        Some(block) => {
-            let mut command = redis::cmd("BLMPOP");
-            command.arg(block.as_secs_f64());
-            command
-        }
-        None => redis::cmd("LMPOP"),
-    };
-    command.arg(keys.len()).arg(keys).arg("RIGHT").arg("COUNT").arg(count.clamp(1, MOST));
-    command
 }

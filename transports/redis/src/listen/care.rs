@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::{
     bus::Core,
+    durable,
     link::DEAF,
     listen::{
         entry::{Entry, Stream},
@@ -29,6 +30,10 @@ const CLAIM: Duration = Duration::from_secs(1);
 /// How long an entry belongs to a consumer that says nothing of it, and how often ours speak.
 const LEASE: Duration = Duration::from_secs(30);
 const KEEP: Duration = Duration::from_secs(10);
+/// How often it is looked whether all that is consumed is still there.
+const VERIFY: Duration = Duration::from_secs(2);
+/// How often durable subscriptions are looked for that nobody reads any more, at most and at least.
+const EXPIRE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How long a consumer's process must be seen to be gone before its entries are taken: longer if it was never seen to
 /// live since our connection was made, for it may still be making its own.
 const GONE: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(15));
@@ -65,8 +70,12 @@ impl Care {
     async fn run(mut self) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut claimed, mut kept) = (Instant::now(), Instant::now());
+        let (mut claimed, mut kept, mut verified) = (Instant::now(), Instant::now(), Instant::now());
         let core = self.core.clone();
+        let pace = (Duration::from_millis(core.expiry) / 4).clamp(EXPIRE.0, EXPIRE.1);
+        // Spread out, so that not all programs look at once.
+        let rest = || Instant::now() + pace.mul_f64(rand::random_range(0.5..=1.0));
+        let mut expire = rest();
         loop {
             let nudged = tokio::select! {
                 _ = tick.tick() => false,
@@ -90,6 +99,14 @@ impl Care {
                     self.keep(&wire).await?;
                 }
                 self.move_due(&wire).await?;
+                if verified.elapsed() >= VERIFY {
+                    verified = Instant::now();
+                    self.verify(&wire).await?;
+                }
+                if Instant::now() >= expire {
+                    expire = rest();
+                    durable::expire(&core, &wire).await?;
+                }
                 if nudged || claimed.elapsed() >= CLAIM {
                     claimed = Instant::now();
                     self.claim(&wire).await?;
@@ -134,13 +151,7 @@ impl Care {
 
     /// Says of all that is in hand that it is worked on.
     async fn keep(&self, wire: &Wire) -> Result<(), Fault> {
-        // An administrator may have deleted the bindings and left the streams.
-        for (stream, _) in self.streams.taken() {
-            if stream.binding.is_some() {
-                self.streams.declare(wire, &stream, true).await?;
-            }
-        }
-        let (held, done) = self.streams.in_hand();
+        let held = self.streams.in_hand();
         let mut pipeline = Pipeline::new();
         for stream in held {
             for ids in stream.held().chunks(MOST) {
@@ -152,17 +163,52 @@ impl Care {
                 pipeline.add_command(command);
             }
         }
-        for stream in done {
-            let mut command = Script::Leave.over(wire.digests(), &[stream.key()]);
-            command.arg(Stream::GROUP).arg(&self.core.id);
-            pipeline.add_command(command);
-        }
         pipeline.cmd("PEXPIRE").arg(self.streams.wake()).arg(60_000);
+        first_fault(wire.ask_all(&pipeline, DEAF).await?)
+    }
+
+    /// Makes again what an administrator, or an accident, has taken away of what is consumed here: streams, groups,
+    /// bindings.
+    async fn verify(&self, wire: &Wire) -> Result<(), Fault> {
+        let streams = self.streams.start_verifying();
+        let mut pipeline = Pipeline::new();
+        for stream in &streams {
+            pipeline.add_command(self.streams.declaring(wire, stream, true));
+        }
+        let answers = wire.ask_all(&pipeline, DEAF).await;
+        self.streams.end_verifying();
+        for (stream, answer) in streams.iter().zip(answers?) {
+            match no_error(answer) {
+                Ok(made) => {
+                    if int(&made) != Some(0) {
+                        tracing::warn!(stream = stream.name(), "it had gone from redis and was made again");
+                    }
+                    self.streams.verified(stream, true);
+                }
+                Err(fault) if fault.is("NOSCRIPT") || fault.passes() => return Err(fault),
+                Err(fault) => {
+                    if stream.is_verified() {
+                        tracing::error!(stream = stream.name(), ?fault, "it cannot be consumed any more");
+                    }
+                    self.streams.verified(stream, false);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes this process out of the groups of streams that nobody here reads any more.
+    async fn leave(&self, wire: &Wire) -> Result<(), Fault> {
+        let mut pipeline = Pipeline::new();
+        for stream in self.streams.done() {
+            pipeline.add_command(self.streams.leaving(wire, &stream));
+        }
         first_fault(wire.ask_all(&pipeline, DEAF).await?)
     }
 
     /// Takes over, for those who have room, what others left or gave back.
     async fn claim(&mut self, wire: &Wire) -> Result<(), Fault> {
+        self.leave(wire).await?;
         self.streams.give_back_stale(CLAIM);
         let settled = self.wire.as_ref().is_some_and(|(_, since)| since.elapsed() > GONE.1 * 2);
         let grace = |consumer: &String| if settled || self.seen.contains(consumer) { GONE.0 } else { GONE.1 };

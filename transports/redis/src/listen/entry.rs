@@ -4,7 +4,10 @@ use std::{
     collections::HashSet,
     fmt,
     str::FromStr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -40,11 +43,15 @@ pub(crate) struct Stream {
     bodies: String,
     dead: String,
     origin: Origin,
+    /// Where its messages go that are brought back, if it holds dead letters.
+    source: Option<String>,
     /// The address that messages here have which cannot be read.
     address: Option<Address>,
     /// Name and patterns of a durable subscription.
     pub(crate) binding: Option<(String, Mutex<String>)>,
     hand: Mutex<Hand>,
+    /// It was there when it was last looked for.
+    verified: AtomicBool,
 }
 
 /// What is with consumers, or on its way to or from them.
@@ -99,6 +106,11 @@ impl Stream {
             Source::DeadLetters(origin) => origin.clone(),
             _ => return None,
         };
+        let home = match (source, &origin) {
+            (Source::DeadLetters(_), Origin::Queue(queue)) => Some(keys.queue(queue)),
+            (Source::DeadLetters(_), Origin::Durable(name)) => Some(keys.durable(name.as_str())),
+            _ => None,
+        };
         let address = match &origin {
             Origin::Queue(queue) => Some(Address::Queue(queue.clone())),
             Origin::Durable(name) => Key::new(name.as_str()).ok().map(Address::Topic),
@@ -113,9 +125,11 @@ impl Stream {
             key,
             dead,
             origin,
+            source: home,
             address,
             binding,
             hand: Mutex::default(),
+            verified: AtomicBool::new(true),
         })
     }
 
@@ -146,6 +160,26 @@ impl Stream {
     /// Where its dead letters come from.
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Where its messages go that are brought back; `None` where there are no dead letters.
+    pub(crate) fn source(&self) -> Option<&str> {
+        self.source.as_deref()
+    }
+
+    /// The name of the durable subscription, `""` if it is none.
+    pub(crate) fn durable(&self) -> &str {
+        self.binding.as_ref().map_or("", |(name, _)| name)
+    }
+
+    /// Whether it was there when it was last looked for.
+    pub(crate) fn is_verified(&self) -> bool {
+        self.verified.load(Ordering::Acquire)
+    }
+
+    /// Notes whether it is there; whether that is news.
+    pub(crate) fn verify(&self, there: bool) -> bool {
+        self.verified.swap(there, Ordering::AcqRel) != there
     }
 
     /// To be held while the server is asked for entries that may be in hand already.

@@ -8,4 +8,5 @@ pub(crate) mod intake;
 pub(crate) mod listener;
 pub(crate) mod pubsub;
 pub(crate) mod reading;
+mod served;
 pub(crate) mod streams;

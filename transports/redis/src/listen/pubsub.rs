@@ -63,8 +63,8 @@ impl PubSub {
             }
         }
         let core = &pubsub.core;
-        let link =
-            Link::keep(core.dialer.clone(), pubsub.clone(), None, Some(core.main.clone()), core.end.clone());
+        let (after, end) = (Some(core.main.clone()), core.end.clone());
+        let link = Link::keep("channels", core.dialer.clone(), pubsub.clone(), None, after, end);
         let _ = pubsub.link.set(link);
         pubsub
     }
@@ -181,7 +181,7 @@ impl PubSub {
             let wire = link.wire(deadline).await.ok_or(Fault::NotSent)?;
             match wire.listen(globs, names, DEAF).await {
                 Ok(()) => return Ok(()),
-                Err(Fault::Refused { code }) if code != "LOADING" => return Err(Fault::Refused { code }),
+                Err(fault @ Fault::Refused { .. }) if !fault.is("LOADING") => return Err(fault),
                 Err(fault) if Instant::now() >= deadline => return Err(fault),
                 Err(_) => sleep(Duration::from_millis(20)).await,
             }

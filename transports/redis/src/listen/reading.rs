@@ -6,7 +6,7 @@ use std::{
 };
 
 use redis::{Cmd, Pipeline, Value};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     link::{DEAF, Pace},
@@ -23,8 +23,17 @@ use crate::{
 const BLOCK: Duration = Duration::from_secs(2);
 /// The same where the reader cannot be woken.
 const SHORT: Duration = Duration::from_millis(200);
+/// How often the server hears from a reader that finds nothing or has no room, so that a deaf one is told from it.
+const PROOF: Duration = Duration::from_secs(10);
+/// Behind all entries: what is read there is nothing.
+const BEHIND_ALL: &str = "18446744073709551615-18446744073709551614";
 /// The most entries of one read.
 const MOST: usize = 256;
+
+/// What the connection is called among those of the bus.
+const LINE: &str = "streams";
+/// What the server says of a stream, a group or a type that is not there any more.
+const GONE: [&str; 3] = ["NOGROUP", "UNBLOCKED", "WRONGTYPE"];
 
 /// Those who share one stream, and how many entries they have room for.
 struct Share {
@@ -42,20 +51,30 @@ impl Streams {
                 return;
             }
             pace.wait().await;
-            let Ok(wire) = self.core.dialer.dial(|_| {}).await else { continue };
+            let Ok(wire) = self.core.dialer.dial(|_| {}).await else {
+                self.core.lines.lost(LINE, "the connection that reads queues cannot be made");
+                continue;
+            };
             let mut fault = self.begin(&wire, true).await.err();
+            let mut proven = Instant::now();
+            self.core.lines.back(LINE);
             while fault.is_none() {
                 self.set_up(true);
-                fault = match self.round(&wire).await {
+                fault = match self.round(&wire, &mut proven).await {
                     Ok(true) => None,
                     Ok(false) => return wire.cut(),
-                    Err(fault) if fault.is("NOGROUP") || fault.is("UNBLOCKED") => {
-                        tracing::warn!("streams of the bus have gone from redis: making them again");
+                    Err(fault) if GONE.iter().any(|code| fault.is(code)) => {
+                        tracing::warn!(
+                            ?fault,
+                            "streams of the bus are not in redis as they were: making them again"
+                        );
+                        self.set_up(false);
                         self.begin(&wire, false).await.err()
                     }
                     Err(fault) => Some(fault),
                 };
             }
+            self.core.lines.lost(LINE, "the connection that reads queues broke");
             self.gate.unblock();
             self.set_up(false);
             wire.cut();
@@ -66,7 +85,16 @@ impl Streams {
     async fn begin(&self, wire: &Wire, new: bool) -> Result<(), Fault> {
         self.make_wake(wire).await?;
         for (stream, takers) in self.taken() {
-            self.declare(wire, &stream, true).await?;
+            match self.declare(wire, &stream, true).await {
+                // What cannot be had of one stream must not stop the others.
+                Err(fault @ Fault::Refused { .. }) if !fault.passes() => {
+                    tracing::error!(stream = stream.name(), ?fault, "it cannot be consumed");
+                    self.verified(&stream, false);
+                    continue;
+                }
+                made => made?,
+            }
+            self.verified(&stream, true);
             let free: usize = takers.iter().map(|taker| taker.free()).sum();
             if new && free > 0 {
                 let mut command = redis::cmd("XREADGROUP");
@@ -99,6 +127,11 @@ impl Streams {
     }
 
     pub(super) async fn declare(&self, wire: &Wire, stream: &Stream, keep: bool) -> Result<(), Fault> {
+        wire.ask(&self.declaring(wire, stream, keep), DEAF).await.map(drop)
+    }
+
+    /// What makes `stream` with all that belongs to it; with `keep`, patterns that are there already hold.
+    pub(super) fn declaring(&self, wire: &Wire, stream: &Stream, keep: bool) -> Cmd {
         let keys = &self.core.keys;
         let (name, patterns) = match &stream.binding {
             Some((name, patterns)) => {
@@ -106,23 +139,42 @@ impl Streams {
             }
             None => ("", String::new()),
         };
-        let names = [stream.key().to_owned(), keys.bindings(), keys.version()];
+        let names = [stream.key().to_owned(), keys.bindings(), keys.version(), keys.registry()];
         let mut command = Script::Declare.over(wire.digests(), &names);
-        command.arg(Stream::GROUP).arg(name).arg(&patterns).arg(if keep { "1" } else { "0" });
-        wire.ask(&command, DEAF).await.map(drop)
+        command.arg(Stream::GROUP).arg(&self.core.id).arg(name).arg(&patterns);
+        command.arg(if keep { "1" } else { "0" }).arg(self.core.expiry);
+        command
+    }
+
+    /// Reads behind the end of every stream.
+    async fn prove(&self, wire: &Wire) -> Result<(), Fault> {
+        let mut pipeline = Pipeline::new();
+        for (stream, _) in self.taken().into_iter().filter(|(stream, _)| stream.is_verified()) {
+            let reading = pipeline.cmd("XREADGROUP").arg("GROUP").arg(Stream::GROUP).arg(&self.core.id);
+            reading.arg("COUNT").arg(1).arg("STREAMS").arg(stream.key()).arg(BEHIND_ALL);
+        }
+        for answer in wire.ask_all(&pipeline, DEAF).await? {
+            no_error(answer)?;
+        }
+        Ok(())
     }
 
     /// Reads once. `false` when there is nothing to read for any more.
-    async fn round(&self, wire: &Wire) -> Result<bool, Fault> {
+    async fn round(&self, wire: &Wire, proven: &mut Instant) -> Result<bool, Fault> {
         self.sweep();
         if self.stopping.load(Ordering::Acquire) && self.lock().takers.is_empty() {
             return Ok(false);
+        }
+        if proven.elapsed() >= PROOF {
+            *proven = Instant::now();
+            self.prove(wire).await?;
         }
         let changed = self.gate.changed();
         let shares = self.shares();
         if shares.is_empty() {
             tokio::select! {
                 () = changed => {}
+                () = sleep(PROOF) => {}
                 () = wire.down() => return Err(Fault::Lost),
             }
             return Ok(true);
@@ -218,6 +270,7 @@ impl Streams {
         let mut shares: Vec<Share> = self
             .taken()
             .into_iter()
+            .filter(|(stream, _)| stream.is_verified())
             .map(|(stream, takers)| {
                 let free = takers.iter().map(|taker| taker.free()).sum();
                 Share { stream, takers, free }
@@ -233,7 +286,13 @@ impl Streams {
 
     /// Lets those go who are closing.
     fn sweep(&self) {
-        let gone: Vec<Taker> = self.lock().takers.extract_if(.., |taker| taker.is_closing()).collect();
+        let gone: Vec<Taker> = {
+            let mut state = self.lock();
+            if self.verifying.load(Ordering::Acquire) {
+                return;
+            }
+            state.takers.extract_if(.., |taker| taker.is_closing()).collect()
+        };
         for taker in gone {
             for entry in taker.stale(Instant::now()) {
                 self.settler.release(taker.source(), entry.id);

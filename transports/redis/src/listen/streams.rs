@@ -10,7 +10,7 @@ use std::{
 };
 
 use commissaire::{Feed, Source};
-use redis::Pipeline;
+use redis::{Cmd, Pipeline};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,7 @@ use crate::{
     },
     script::Script,
     settle::Settler,
-    wire::Fault,
+    wire::{Fault, Wire},
 };
 
 /// The most entries that one script gives back.
@@ -44,6 +44,8 @@ pub(crate) struct Streams {
     pub(super) started: AtomicBool,
     pub(super) up: AtomicBool,
     pub(super) stopping: AtomicBool,
+    /// What is consumed is being looked for: nobody who does may end meanwhile, or it would be made again after.
+    pub(super) verifying: AtomicBool,
     pub(super) stopped: CancellationToken,
 }
 
@@ -71,6 +73,7 @@ impl Streams {
             started: AtomicBool::new(false),
             up: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            verifying: AtomicBool::new(false),
             stopped: CancellationToken::new(),
         })
     }
@@ -87,7 +90,7 @@ impl Streams {
             let wire = self.core.main.wire(deadline).await.ok_or(Fault::NotSent)?;
             match self.declare(&wire, &fresh, false).await {
                 Ok(()) => break,
-                Err(Fault::Refused { code }) if code != "LOADING" => return Err(Fault::Refused { code }),
+                Err(fault @ Fault::Refused { .. }) if !fault.is("LOADING") => return Err(fault),
                 // Declaring twice declares once.
                 Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(20)).await,
                 Err(fault) => return Err(fault),
@@ -170,19 +173,25 @@ impl Streams {
                 }
                 pipeline.add_command(command);
             }
-            let mut command = Script::Leave.over(wire.digests(), &[stream.key()]);
-            command.arg(Stream::GROUP).arg(&self.core.id);
-            pipeline.add_command(command);
+            pipeline.add_command(self.leaving(&wire, stream));
         }
         pipeline.cmd("DEL").arg(&self.wake);
         let left = deadline.saturating_duration_since(Instant::now());
         let _ = wire.ask_all(&pipeline, left.max(Duration::from_secs(1))).await;
     }
 
+    /// What takes this process out of a stream's group, if it holds nothing of it.
+    pub(crate) fn leaving(&self, wire: &Wire, stream: &Stream) -> Cmd {
+        let keys = [stream.key(), &self.core.keys.registry()];
+        let mut command = Script::Leave.over(wire.digests(), &keys);
+        command.arg(Stream::GROUP).arg(&self.core.id).arg(stream.durable());
+        command
+    }
+
     /// The streams that somebody takes from, each with those who do.
     pub(crate) fn taken(&self) -> Vec<(Arc<Stream>, Vec<Taker>)> {
         let mut taken: Vec<(Arc<Stream>, Vec<Taker>)> = Vec::new();
-        for taker in &self.lock().takers {
+        for taker in self.lock().takers.iter().filter(|taker| !taker.is_closing()) {
             match taken.iter_mut().find(|(stream, _)| Arc::ptr_eq(stream, taker.source())) {
                 Some((_, takers)) => takers.push(taker.clone()),
                 None => taken.push((taker.source().clone(), vec![taker.clone()])),
@@ -191,21 +200,34 @@ impl Streams {
         taken
     }
 
-    /// The streams with something in hand; forgets those that are done with, and returns them apart.
-    pub(crate) fn in_hand(&self) -> (Vec<Arc<Stream>>, Vec<Arc<Stream>>) {
+    /// What is consumed, to be looked for; until that [ends](Self::end_verifying) nobody who consumes does.
+    pub(crate) fn start_verifying(&self) -> Vec<Arc<Stream>> {
+        let state = self.lock();
+        self.verifying.store(true, Ordering::Release);
+        drop(state);
+        self.taken().into_iter().map(|(stream, _)| stream).collect()
+    }
+
+    pub(crate) fn end_verifying(&self) {
+        self.verifying.store(false, Ordering::Release);
+        if self.lock().takers.iter().any(|taker| taker.is_closing()) {
+            self.gate.stir(None);
+        }
+    }
+
+    /// The streams with something in hand.
+    pub(crate) fn in_hand(&self) -> Vec<Arc<Stream>> {
+        self.lock().known.values().filter(|stream| stream.holds() > 0).cloned().collect()
+    }
+
+    /// Forgets the streams that are done with, and returns them.
+    pub(crate) fn done(&self) -> Vec<Arc<Stream>> {
         let mut state = self.lock();
         let State { takers, known } = &mut *state;
-        let done: Vec<Arc<Stream>> = known
-            .values()
-            .filter(|stream| {
-                stream.holds() == 0 && !takers.iter().any(|taker| Arc::ptr_eq(taker.source(), stream))
-            })
-            .cloned()
-            .collect();
-        for stream in &done {
-            known.remove(stream.key());
-        }
-        (known.values().filter(|stream| stream.holds() > 0).cloned().collect(), done)
+        let done = |stream: &Arc<Stream>| {
+            stream.holds() == 0 && !takers.iter().any(|taker| Arc::ptr_eq(taker.source(), stream))
+        };
+        known.extract_if(|_, stream| done(stream)).map(|(_, stream)| stream).collect()
     }
 
     /// The private key that wakes the reader.
@@ -246,8 +268,20 @@ impl Streams {
         let was = self.up.swap(up, Ordering::AcqRel);
         if was != up || !up {
             for taker in &self.lock().takers {
-                taker.consuming(up);
+                taker.consuming(up && taker.source().is_verified());
             }
+        }
+    }
+
+    /// Notes whether what is behind `stream` is there.
+    pub(crate) fn verified(&self, stream: &Arc<Stream>, there: bool) {
+        let news = stream.verify(there);
+        let consuming = there && self.up.load(Ordering::Acquire);
+        for taker in self.lock().takers.iter().filter(|taker| Arc::ptr_eq(taker.source(), stream)) {
+            taker.consuming(consuming);
+        }
+        if news {
+            self.gate.stir(None);
         }
     }
 

@@ -1,4 +1,11 @@
--- Takes a consumer out of a group, unless it still holds entries. KEYS: stream. ARGV: group, consumer.
+-- Takes a consumer out of a group, unless it still holds entries, and notes when a durable subscription was last read.
+-- KEYS: stream, registry. ARGV: group, consumer, name of a durable subscription or ''.
+local known = ARGV[3] ~= '' and redis.call('HGET', KEYS[2], ARGV[3])
+if known then
+  local time = redis.call('TIME')
+  local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
+  redis.pcall('HSET', KEYS[2], ARGV[3], string.match(known, '^%d*') .. ' ' .. now)
+end
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return 0
 end

@@ -1,0 +1,42 @@
+//! The connections of a bus together: it is connected while all that are in use are.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
+
+use commissaire::{ConnectionWatch, Connectivity};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    lost: Mutex<BTreeSet<&'static str>>,
+    connectivity: Connectivity,
+}
+
+impl Lines {
+    /// Connected to `place`.
+    pub(crate) fn new(place: &str) -> Self {
+        Self { lost: Mutex::default(), connectivity: Connectivity::new(place) }
+    }
+
+    /// `line` is lost, or cannot be made.
+    pub(crate) fn lost(&self, line: &'static str, why: &str) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if lost.insert(line) {
+            self.connectivity.down(why);
+        }
+    }
+
+    /// `line` is there.
+    pub(crate) fn back(&self, line: &'static str) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if lost.remove(line) && lost.is_empty() {
+            self.connectivity.up();
+        }
+    }
+
+    pub(crate) fn watch(&self) -> ConnectionWatch {
+        self.connectivity.watch()
+    }
+}
