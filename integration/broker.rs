@@ -1,11 +1,15 @@
 //! What differs between buses: how to have one.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use commissaire::{
-    Bus, BusOptions, connect,
+    Bus, BusOptions, Token, connect,
     testkit::{Failure, Outcome, Server, within},
 };
+use tokio::sync::OnceCell;
 
 use crate::{
     PATIENCE,
@@ -20,6 +24,10 @@ pub enum Kind {
     Memory,
     /// On a Redis server that loses nothing when it is killed.
     Redis,
+    /// On a NATS server with JetStream.
+    Nats,
+    /// On a RabbitMQ node.
+    Amqp,
 }
 
 /// A bus of one's own.
@@ -28,7 +36,9 @@ pub enum Broker {
     /// An `up` whose own services are in another name space: only its bus is used.
     Memory(Box<Process>, String),
     /// A server.
-    Redis(Server),
+    Server(Kind, Server),
+    /// A server that starts slowly, and so is one for all tests that leave it alone; in a name space of one's own.
+    Shared(Kind, &'static Server),
 }
 
 /// A home, and a bus that all programs started there use.
@@ -38,6 +48,24 @@ pub struct Site {
     pub place: Place,
     /// The bus.
     pub broker: Broker,
+    /// The name space on it.
+    pub exchange: String,
+}
+
+impl Kind {
+    /// How long after the broker is reachable again until everything goes on.
+    pub fn back(self) -> std::time::Duration {
+        std::time::Duration::from_secs(if self == Self::Amqp { 10 } else { 5 })
+    }
+
+    async fn server(self) -> Outcome<Server> {
+        match self {
+            Self::Memory => Err(Failure::new("the memory bus has no server")),
+            Self::Redis => Server::redis(&Broker::STRICT).await,
+            Self::Nats => Server::nats(&[]).await,
+            Self::Amqp => Server::rabbitmq(&[]).await,
+        }
+    }
 }
 
 impl Broker {
@@ -46,44 +74,65 @@ impl Broker {
         [("appendonly", "yes"), ("appendfsync", "always"), ("maxmemory-policy", "noeviction")];
 
     /// Starts one; what it keeps is in `place`.
-    pub async fn start(kind: Kind, place: &Place) -> Outcome<Self> {
+    async fn start(kind: Kind, place: &Place) -> Outcome<Self> {
         Ok(match kind {
             Kind::Memory => {
                 let up = place.up(&["--only", "simple", "--bus-exchange", "elsewhere"]).await?;
                 Self::Memory(Box::new(up), place.socket_uri())
             }
-            Kind::Redis => Self::Redis(Server::redis(&Self::STRICT).await?),
+            kind => Self::Server(kind, kind.server().await?),
         })
     }
 
     /// Its `bus_uri`.
     pub fn uri(&self) -> String {
+        let of = |kind: &Kind, server: &Server| match kind {
+            Kind::Amqp | Kind::Memory => server.uri(),
+            Kind::Redis | Kind::Nats => format!("{}?durability=strict", server.uri()),
+        };
         match self {
             Self::Memory(_, uri) => uri.clone(),
-            Self::Redis(server) => format!("{}?durability=strict", server.uri()),
+            Self::Server(kind, server) => of(kind, server),
+            Self::Shared(kind, server) => of(kind, server),
         }
     }
 
-    /// The server, if it is one.
+    /// The server, if it is one that nobody else is on.
     pub fn server(&mut self) -> Outcome<&mut Server> {
         match self {
-            Self::Redis(server) => Ok(server),
+            Self::Server(_, server) => Ok(server),
             Self::Memory(..) => Err(Failure::new("the memory bus has no server")),
+            Self::Shared(..) => Err(Failure::new("other tests are on this server: take a Site::alone")),
         }
     }
 }
 
 impl Site {
-    /// A home with a bus of this kind.
+    /// A home with a bus of this kind, on a server that is left alone: other tests may be on it.
     pub async fn on(kind: Kind) -> Outcome<Self> {
+        // Lives as long as the tests: a server dies with the process that started it.
+        static RABBIT: OnceCell<Server> = OnceCell::const_new();
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        if kind != Kind::Amqp {
+            return Self::alone(kind).await;
+        }
+        let broker = Broker::Shared(kind, RABBIT.get_or_try_init(|| kind.server()).await?);
+        let exchange = format!("site-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        Ok(Self { place: Place::new()?, broker, exchange })
+    }
+
+    /// A home with a bus of this kind that nobody else is on.
+    pub async fn alone(kind: Kind) -> Outcome<Self> {
         let place = Place::new()?;
         let broker = Broker::start(kind, &place).await?;
-        Ok(Self { place, broker })
+        let exchange = BusOptions::default().exchange.to_string();
+        Ok(Self { place, broker, exchange })
     }
 
     /// The program `name` on this bus.
     pub fn order(&self, name: &str) -> Outcome<Order> {
-        Ok(self.place.order(name)?.env("COMMISSAIRE_BUS_URI", self.broker.uri()))
+        let order = self.place.order(name)?.env("COMMISSAIRE_BUS_URI", self.broker.uri());
+        Ok(order.env("COMMISSAIRE_BUS_EXCHANGE", &self.exchange))
     }
 
     /// `commissaire` with these arguments on this bus.
@@ -100,13 +149,18 @@ impl Site {
 
     /// This process on the bus.
     pub async fn join(&self) -> Outcome<Arc<dyn Bus>> {
-        join(&self.broker.uri()).await
+        let options = BusOptions { exchange: Token::new(&self.exchange)?, ..BusOptions::default() };
+        join_as(&self.broker.uri(), &options).await
     }
 }
 
 /// This process on the bus at `uri`.
 pub async fn join(uri: &str) -> Outcome<Arc<dyn Bus>> {
-    let (uri, options) = (uri.parse()?, BusOptions::default());
-    let connected = connect(&uri, &options, commissaire_transports::ALL);
+    join_as(uri, &BusOptions::default()).await
+}
+
+async fn join_as(uri: &str, options: &BusOptions) -> Outcome<Arc<dyn Bus>> {
+    let uri = uri.parse()?;
+    let connected = connect(&uri, options, commissaire_transports::ALL);
     Ok(within("joining the bus", PATIENCE, connected).await??)
 }

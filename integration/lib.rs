@@ -5,6 +5,7 @@
 
 mod alone;
 mod broker;
+mod campaign;
 mod http;
 mod measures;
 mod place;
@@ -13,6 +14,7 @@ mod programs;
 
 pub use alone::{alone, long, seed};
 pub use broker::{Broker, Kind, Site, join};
+pub use campaign::{Blow, Plan, Report};
 pub use commissaire::testkit::{Failure, Lateness, Outcome, Server, until, within};
 pub use http::{Answer, get};
 pub use measures::{Measures, resident_kib};
@@ -35,20 +37,34 @@ macro_rules! ensure {
     };
 }
 
-/// Makes two tests of each function that takes a [`Kind`]: one in a module `memory`, one in a module `redis`.
+/// Makes a test of each function that takes a [`Kind`] for each bus: in modules `memory`, `redis`, `nats`, `amqp`.
 #[macro_export]
 macro_rules! each_bus {
     ($($promise:ident),+ $(,)?) => {
-        mod memory {
+        $crate::on!(memory, Memory, $($promise),+);
+        $crate::each_server!($($promise),+);
+    };
+}
+
+/// The same for each bus that has a server, which can be killed: in modules `redis`, `nats`, `amqp`.
+#[macro_export]
+macro_rules! each_server {
+    ($($promise:ident),+ $(,)?) => {
+        $crate::on!(redis, Redis, $($promise),+);
+        $crate::on!(nats, Nats, $($promise),+);
+        $crate::on!(amqp, Amqp, $($promise),+);
+    };
+}
+
+/// Makes a test of each function on one bus.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! on {
+    ($module:ident, $kind:ident, $($promise:ident),+) => {
+        mod $module {
             $(#[tokio::test]
             async fn $promise() -> $crate::Outcome {
-                super::$promise($crate::Kind::Memory).await
-            })+
-        }
-        mod redis {
-            $(#[tokio::test]
-            async fn $promise() -> $crate::Outcome {
-                super::$promise($crate::Kind::Redis).await
+                super::$promise($crate::Kind::$kind).await
             })+
         }
     };

@@ -13,6 +13,7 @@ use crate::{
     message::Message,
     subscription::{Source, Subscription},
     survey::Survey,
+    time::span,
 };
 
 /// A message bus. One implementation a broker; everything above (calls, jobs, events) is written once over it.
@@ -117,6 +118,41 @@ pub struct Guarantees {
     pub shared_ledger: bool,
     /// How long a delivery may be in hand, if the broker sets a limit: longer work is refused at start.
     pub longest_run: Option<Duration>,
+}
+
+impl Guarantees {
+    /// Each promise and how it is kept, in words: for operators and for pages.
+    pub fn in_words(&self) -> [(&'static str, String); 6] {
+        let either = |holds: bool, yes: &str, no: &str| (if holds { yes } else { no }).to_owned();
+        let survived = match self.durability {
+            Durability::None => "nothing: they end with the process that keeps them",
+            Durability::Kill => "the sudden death of the broker",
+            Durability::Power => "the sudden death of the broker, and of its machine",
+        };
+        [
+            ("stored messages survive", survived.to_owned()),
+            ("other processes share the bus", either(self.shared, "yes", "no")),
+            (
+                "a call whose connection breaks",
+                either(self.replies_kept, "waits for its reply", "fails soon as *maybe executed*"),
+            ),
+            (
+                "a stored message that is published twice",
+                self.republish_window.map_or_else(
+                    || "is there twice".to_owned(),
+                    |window| format!("is there once, for {}", span(window)),
+                ),
+            ),
+            (
+                "what the dedup layer remembers holds for",
+                either(self.shared_ledger, "all processes", "each process alone"),
+            ),
+            (
+                "work may have a message in hand for",
+                self.longest_run.map_or_else(|| "as long as it takes".to_owned(), span),
+            ),
+        ]
+    }
 }
 
 /// What stored messages survive, from least to most.

@@ -35,7 +35,7 @@ pub struct DeadLetter {
 /// A run of a handler that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FailedRun {
-    /// When, as RFC 3339 in UTC.
+    /// When, in UTC: `2026-11-22T12:00:00.000000`.
     pub at: String,
     /// The error and its causes, escaped and at most 256 characters.
     pub reason: String,
@@ -45,7 +45,7 @@ pub struct FailedRun {
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum Body {
-    /// JSON as it was sent.
+    /// JSON as it was sent, in one line.
     Json(Box<RawValue>),
     /// Anything else.
     Text(String),
@@ -62,7 +62,7 @@ impl DeadLetter {
         };
         let json = std::str::from_utf8(message.body()).ok().and_then(|text| {
             crate::jsonrpc::check(text.as_bytes()).ok()?;
-            RawValue::from_string(text.to_owned()).ok()
+            RawValue::from_string(in_one_line(text)).ok()
         });
         let body =
             json.map_or_else(|| Body::Text(String::from_utf8_lossy(message.body()).into_owned()), Body::Json);
@@ -87,4 +87,19 @@ fn as_map<S: Serializer>(headers: &Headers, out: S) -> Result<S::Ok, S::Error> {
         map.serialize_entry(name, value)?;
     }
     map.end()
+}
+
+/// JSON without the spaces and the ends of lines between its words.
+fn in_one_line(json: &str) -> String {
+    let (mut quoted, mut escaped) = (false, false);
+    let mut keep = |c: &char| {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ => {}
+        }
+        quoted || !c.is_ascii_whitespace()
+    };
+    json.chars().filter(|c| keep(c)).collect()
 }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod app;
 mod conformance;
 mod data;
+mod faults;
 mod service;
 mod tidy;

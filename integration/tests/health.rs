@@ -7,12 +7,13 @@ use std::{
 };
 
 use commissaire_integration::{
-    Broker, Kind, Lateness, Measures, Outcome, PATIENCE, Place, Site, ensure, get, until,
+    Kind, Lateness, Measures, Outcome, PATIENCE, Place, Site, each_server, ensure, get, until,
 };
 
-/// How long until a dead server is noticed, and until everything consumes again when it is back.
+each_server!(a_service_is_ready_only_while_its_broker_hands_it_messages);
+
+/// How long until a dead server is noticed.
 const NOTICED: Duration = Duration::from_secs(15);
-const BACK: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn health_and_metrics_are_served_on_an_address_and_on_a_socket() -> Outcome {
@@ -23,7 +24,7 @@ async fn health_and_metrics_are_served_on_an_address_and_on_a_socket() -> Outcom
         let up = place.up(&["--admin", &admin]).await?;
         for (path, status, part) in [
             ("/healthz", 200, "alive"),
-            ("/readyz", 200, "storage consuming\nsimple consuming"),
+            ("/readyz", 200, "bus connected\nstorage consuming\nsimple consuming"),
             ("/metrics", 200, "# EOF"),
             ("/secrets", 404, "/metrics"),
         ] {
@@ -93,13 +94,13 @@ async fn the_metrics_are_consistent_with_each_other_and_with_what_was_done() -> 
     Ok(())
 }
 
-#[tokio::test]
-async fn a_service_is_ready_only_while_its_broker_hands_it_messages() -> Outcome {
-    let mut site = Site::on(Kind::Redis).await?;
+async fn a_service_is_ready_only_while_its_broker_hands_it_messages(kind: Kind) -> Outcome {
+    let mut site = Site::alone(kind).await?;
+    let back = kind.back();
     let admin = site.place.path().join("admin.sock").display().to_string();
     let _simple = site.service("simple", &["--admin", &admin]).await?;
     let lateness = Lateness::watch();
-    ready(&admin, true, BACK, &lateness).await?;
+    ready(&admin, true, back, &lateness).await?;
 
     site.broker.server()?.stop()?;
     ready(&admin, false, NOTICED, &lateness).await?;
@@ -107,15 +108,26 @@ async fn a_service_is_ready_only_while_its_broker_hands_it_messages() -> Outcome
     ensure!(alive.status == 200, "without its broker it is not alive: {alive:?}");
     let measures = Measures::of(&admin).await?;
     ensure!(measures.sum("consuming", &[("source", "service simple")]) == 0.0, "the gauge says it consumes");
+    connected(&admin, false).await?;
     site.broker.server()?.cont()?;
-    ready(&admin, true, BACK, &lateness).await?;
+    ready(&admin, true, back, &lateness).await?;
+
+    connected(&admin, true).await?;
 
     site.broker.server()?.kill();
-    ready(&admin, false, BACK, &lateness).await?;
+    ready(&admin, false, NOTICED, &lateness).await?;
     site.broker.server()?.restart().await?;
-    ready(&admin, true, BACK, &lateness).await?;
-    ensure!(matches!(site.broker, Broker::Redis(_)), "it was another bus");
+    ready(&admin, true, back, &lateness).await?;
     site.cli(&["call", "simple.add", "[2, 3]"])?.run().await?.expect(0).map(drop)
+}
+
+/// Waits until the gauge of the connection says so.
+async fn connected(admin: &str, wanted: bool) -> Outcome {
+    until(format_args!("bus_connected is {wanted}"), PATIENCE, async || {
+        let measures = Measures::of(admin).await;
+        measures.is_ok_and(|found| (found.sum("bus_connected", &[]) == 1.0) == wanted)
+    })
+    .await
 }
 
 /// Waits until `/readyz` says so; fails when it takes longer than `limit` by a good timer.

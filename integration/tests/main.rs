@@ -1,7 +1,11 @@
 //! What whole programs promise, on each bus, with faults.
 
 mod calls;
+mod campaign;
+mod dlq;
+mod doctor;
 mod examples;
+mod forgotten;
 mod health;
 mod hostile;
 mod jobs;

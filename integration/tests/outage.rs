@@ -11,15 +11,17 @@ use std::{
 
 use commissaire::{Address, Bus, Client, Context, Key, Message, MessageId, RpcError, Service};
 use commissaire_api::StorageClient;
-use commissaire_integration::{Kind, Lateness, Outcome, PATIENCE, Site, alone, ensure, long, until, within};
+use commissaire_integration::{
+    Kind, Lateness, Outcome, PATIENCE, Site, alone, each_server, ensure, long, until, within,
+};
 use commissaire_simple::{Add, Sum};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::saver::{Saver, nothing_is_lost};
 
-/// How long after the port is open again until everything goes on.
-const BACK: Duration = Duration::from_secs(5);
+each_server!(everything_goes_on_by_itself_when_the_broker_is_back_and_nothing_acknowledged_is_lost);
+
 /// How long a call may wait for its answer, and by how much it may be late.
 const CALL: Duration = Duration::from_secs(2);
 const LATE: Duration = Duration::from_millis(50);
@@ -95,11 +97,12 @@ async fn call(client: Client, answered: Times, over: Arc<AtomicBool>) -> Outcome
     Ok(longest)
 }
 
-#[tokio::test]
-async fn everything_goes_on_by_itself_when_the_broker_is_back_and_nothing_acknowledged_is_lost() -> Outcome {
+async fn everything_goes_on_by_itself_when_the_broker_is_back_and_nothing_acknowledged_is_lost(
+    kind: Kind,
+) -> Outcome {
     let _machine = alone().await;
     let down = long("how long the broker is down", Duration::from_secs(5), Duration::from_secs(20));
-    let mut site = Site::on(Kind::Redis).await?;
+    let mut site = Site::alone(kind).await?;
     let data = site.place.data().display().to_string();
     let _simple = site.service("simple", &[]).await?;
     let _storage = site.service("storage", &["--data-dir", &data]).await?;
@@ -129,14 +132,14 @@ async fn everything_goes_on_by_itself_when_the_broker_is_back_and_nothing_acknow
     site.broker.server()?.restart().await?;
     let back = Instant::now();
     let mut went_on = Vec::new();
-    until("everything goes on", BACK + PATIENCE, async || {
+    until("everything goes on", kind.back() + PATIENCE, async || {
         went_on = all_after(back).unwrap_or_default();
         !went_on.is_empty()
     })
     .await?;
     let took: Vec<Duration> = went_on.into_iter().map(|at| at - back).collect();
     println!("left, delivered, answered, saved again after {took:?}");
-    ensure!(took.iter().all(|took| *took <= BACK + lateness.worst()), "it took {took:?}");
+    ensure!(took.iter().all(|took| *took <= kind.back() + lateness.worst()), "it took {took:?}");
 
     over.store(true, Ordering::Relaxed);
     for left in within("the last parcels", PATIENCE, leaving.join_all()).await? {

@@ -31,12 +31,14 @@ fn silent(ended: &Ended, what: &str) -> Outcome {
 /// Everything that takes a bus URI, given `uri` in each way that there is.
 async fn every_way(place: &Place, uri: &str, code: i32) -> Outcome {
     let data = place.data().display().to_string();
-    let commands: [&[&str]; 5] = [
+    let commands: [&[&str]; 7] = [
         &["call", "simple.add", "[2, 3]"],
         &["publish", "notify.x", "1"],
         &["enqueue", "jobs.x", "[1]"],
         &["listen", "notify.#", "--count", "1", "--timeout", "1s"],
         &["up", "--data-dir", &data],
+        &["dlq", "ls"],
+        &["doctor"],
     ];
     for command in commands {
         let what = format!("{} with {}", command[0], uri.replace(CANARY, "PASSWORD"));

@@ -48,8 +48,10 @@ async fn script(site: &Site) -> Outcome<Vec<String>> {
 #[tokio::test]
 async fn the_same_script_prints_the_same_on_every_bus() -> Outcome {
     let memory = script(&Site::on(Kind::Memory).await?).await?;
-    let redis = script(&Site::on(Kind::Redis).await?).await?;
-    ensure!(memory == redis, "memory printed\n{memory:#?}\nredis printed\n{redis:#?}");
+    for kind in [Kind::Redis, Kind::Nats, Kind::Amqp] {
+        let printed = script(&Site::on(kind).await?).await?;
+        ensure!(memory == printed, "memory printed\n{memory:#?}\n{kind:?} printed\n{printed:#?}");
+    }
     Ok(())
 }
 

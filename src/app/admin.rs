@@ -21,6 +21,7 @@ use tokio::{
 
 use super::services::Held;
 use crate::{
+    connection::{Connection, ConnectionWatch},
     error::{Error, Result},
     metrics::Metrics,
 };
@@ -32,6 +33,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Health {
     metrics: Metrics,
+    connection: ConnectionWatch,
     watched: Arc<Mutex<Vec<(&'static str, Held)>>>,
 }
 
@@ -44,8 +46,8 @@ pub struct Admin {
 
 impl Health {
     /// Knows no service yet, and so is not ready.
-    pub(super) fn new(metrics: Metrics) -> Self {
-        Self { metrics, watched: Arc::default() }
+    pub(super) fn new(metrics: Metrics, connection: ConnectionWatch) -> Self {
+        Self { metrics, connection, watched: Arc::default() }
     }
 
     /// Watches `instance` under `name`; one that was taken out is not ready.
@@ -62,6 +64,13 @@ impl Health {
         watched.iter().map(|(name, instance)| (*name, ready(instance))).collect()
     }
 
+    /// Whether the bus is connected now, and if not, why. Also brings the gauge up to date.
+    pub fn connection(&self) -> Connection {
+        let connection = self.connection.now();
+        self.metrics.set_connected(connection == Connection::Up);
+        connection
+    }
+
     fn answer(&self, request: &Request<Incoming>) -> (StatusCode, &'static str, String) {
         const TEXT: &str = "text/plain; charset=utf-8";
         if request.method() != Method::GET {
@@ -70,19 +79,27 @@ impl Health {
         match request.uri().path() {
             "/healthz" => (StatusCode::OK, TEXT, "alive\n".into()),
             "/readyz" => {
-                let services = self.services();
-                let ready = !services.is_empty() && services.iter().all(|(_, ready)| *ready);
-                let lines: String = services
-                    .iter()
-                    .map(|(name, ready)| {
-                        format!("{name} {}\n", if *ready { "consuming" } else { "not consuming" })
-                    })
-                    .collect();
+                let (services, connection) = (self.services(), self.connection());
+                let mut ready = !services.is_empty() && connection == Connection::Up;
+                let mut lines = match connection {
+                    Connection::Up => "bus connected\n".to_owned(),
+                    Connection::Down { why } => format!("bus not connected: {why}\n"),
+                };
+                if services.is_empty() {
+                    lines.push_str("starting\n");
+                }
+                for (name, consuming) in services {
+                    ready &= consuming;
+                    lines.push_str(name);
+                    lines.push_str(if consuming { " consuming\n" } else { " not consuming\n" });
+                }
                 let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-                (status, TEXT, if lines.is_empty() { "starting\n".into() } else { lines })
+                (status, TEXT, lines)
             }
             "/metrics" => {
-                self.services(); // brings the gauges up to date
+                // Both bring the gauges up to date.
+                self.services();
+                self.connection();
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                 (StatusCode::OK, kind, self.metrics.render())
             }

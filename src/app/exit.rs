@@ -18,10 +18,14 @@ pub enum Exit {
     Unreachable = 3,
     /// The time ran out.
     Timeout = 4,
+    /// There was nothing to do.
+    Nothing = 5,
     /// The command line cannot be used (EX_USAGE).
     Usage = 64,
     /// The configuration cannot be used, or the broker does not give what it asks for (EX_CONFIG).
     Config = 78,
+    /// A signal (SIGINT, SIGTERM) ended it before it was done.
+    Interrupted = 130,
 }
 
 impl From<&Error> for Exit {

@@ -2,8 +2,10 @@
 
 mod admin;
 mod exit;
+mod expiry;
 mod finish;
 mod logging;
+mod open;
 mod place;
 mod process;
 mod program;
@@ -12,8 +14,10 @@ mod start;
 
 pub use admin::{Admin, Health};
 pub use exit::Exit;
+pub use expiry::SubscriptionExpired;
 pub use finish::{Failure, Instance, until_told};
 pub use logging::{Verbosity, log_to_stderr};
+pub use open::{open_bus, unmet};
 pub use place::{BUS_SOCKET, announce_bus, find_bus, state_dir, withdraw_bus};
 pub use process::forbid_core_dumps;
 pub use program::{Program, run};

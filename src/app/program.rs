@@ -8,11 +8,11 @@ use tracing::level_filters::LevelFilter;
 
 use super::{
     Admin, DEFAULT_GRACE, Exit, Instance, Services, Start, Verbosity, find_bus, forbid_core_dumps,
-    log_to_stderr, until_told,
+    log_to_stderr, open_bus, until_told,
 };
 use crate::{
     config::{Config, ConfigFile, Hidden, Layers},
-    driver::{BusUri, Driver, connect},
+    driver::{BusUri, Driver},
     error::{Error, Result},
 };
 
@@ -110,9 +110,9 @@ async fn serve(program: Program, flags: &ServiceFlags, drivers: &[Driver]) -> Re
         Some(uri) => uri.clone(),
         None => find_bus()?,
     };
-    let options = config.bus_options(&format!("commissaire-{}", program.name));
-    let bus = connect(&uri, &options, drivers).await?;
-    let mut services = Services::new(bus);
+    let client_name = format!("commissaire-{}", program.name);
+    let bus = open_bus(&uri, &config, &client_name, drivers).await?;
+    let mut services = Services::new(bus, &config);
     // From here on a signal ends it in order: calls are answered before the start is over.
     let told = until_told(services.failure())?;
     let admin = match &common.admin {
@@ -120,7 +120,8 @@ async fn serve(program: Program, flags: &ServiceFlags, drivers: &[Driver]) -> Re
         None => None,
     };
     services.start(&program, config.clone()).await?;
-    tracing::info!(service = program.name, bus = %uri, exchange = %options.exchange, "ready");
+    let exchange = config.bus_options(&client_name).exchange;
+    tracing::info!(service = program.name, bus = %uri, %exchange, "ready");
     let told = told.await;
     services.finish(common.grace_seconds.map_or(DEFAULT_GRACE, Duration::from_secs)).await?;
     drop(admin);

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Failure, Health, Instance, Program, Start};
+use super::{Failure, Health, Instance, Program, Start, expiry::Expiry};
 use crate::{bus::Bus, config::Config, error::Result, metrics::Metrics, time::from_now};
 
 /// A service that may have ended already.
@@ -20,14 +20,17 @@ pub struct Services {
     health: Health,
     failure: Failure,
     running: Vec<Held>,
+    expiry: Expiry,
 }
 
 impl Services {
-    /// None yet, on `bus`.
-    pub fn new(bus: Arc<dyn Bus>) -> Self {
+    /// None yet, on `bus`. From now on durable subscriptions that nobody reads are removed there when they expire
+    /// ([`SubscriptionExpired`](super::SubscriptionExpired)).
+    pub fn new(bus: Arc<dyn Bus>, config: &Config) -> Self {
         let metrics = Metrics::default();
-        let health = Health::new(metrics.clone());
-        Self { bus, metrics, health, failure: Failure::default(), running: Vec::new() }
+        let health = Health::new(metrics.clone(), bus.connection());
+        let expiry = Expiry::watch(bus.clone(), config.idle_expiry());
+        Self { bus, metrics, health, failure: Failure::default(), running: Vec::new(), expiry }
     }
 
     /// Starts `program`; returns when it answers.
@@ -64,6 +67,7 @@ impl Services {
                 instance.finish(end.saturating_duration_since(Instant::now())).await;
             }
         }
+        self.expiry.finish(end.saturating_duration_since(Instant::now())).await;
         self.bus.close().await
     }
 }

@@ -6,8 +6,9 @@
 mod actors;
 mod file;
 mod hidden;
+mod require;
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
 
 use figment::{
     Figment, Profile,
@@ -27,14 +28,16 @@ pub use actors::{AccessSection, IdentitySection, Keys};
 use file::Members;
 pub use file::{ConfigFile, parse_file};
 pub use hidden::Hidden;
+pub use require::{Requirement, Requirements};
 
 /// The prefix of environment variables: `COMMISSAIRE_BUS_URI`.
 pub const ENV_PREFIX: &str = "COMMISSAIRE_";
 
 /// The members that all programs have.
-const COMMON: [&str; 8] = [
+const COMMON: [&str; 9] = [
     "bus_uri",
     "bus_exchange",
+    "require",
     "admin",
     "grace_seconds",
     "data_dir",
@@ -65,6 +68,9 @@ pub struct Common {
     /// The name space on the bus.
     #[serde(default)]
     pub bus_exchange: Option<Token>,
+    /// What the bus must give, or the program does not start.
+    #[serde(default)]
+    pub require: Requirements,
     /// Where health and metrics are served: `ADDRESS:PORT` or the path of a socket.
     #[serde(default)]
     pub admin: Option<String>,
@@ -73,7 +79,7 @@ pub struct Common {
     pub grace_seconds: Option<u64>,
     /// After how many seconds without a reader a durable subscription may be removed.
     #[serde(default)]
-    pub subscription_expiry_seconds: Option<u64>,
+    pub subscription_expiry_seconds: Option<NonZeroU64>,
     /// Where the program keeps its data.
     #[serde(default)]
     pub data_dir: Option<PathBuf>,
@@ -176,13 +182,16 @@ impl Config {
         BusOptions {
             exchange: self.common.bus_exchange.clone().unwrap_or(defaults.exchange),
             client_name: client_name.to_owned(),
-            idle_expiry: self
-                .common
-                .subscription_expiry_seconds
-                .map_or(defaults.idle_expiry, std::time::Duration::from_secs),
+            idle_expiry: self.idle_expiry(),
             identity: self.identity.clone(),
             access: self.access.clone(),
         }
+    }
+
+    /// After how long without a reader a durable subscription may be removed.
+    pub fn idle_expiry(&self) -> Duration {
+        let told = self.common.subscription_expiry_seconds;
+        told.map_or(BusOptions::default().idle_expiry, |seconds| Duration::from_secs(seconds.get()))
     }
 }
 

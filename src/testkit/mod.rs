@@ -24,7 +24,10 @@
 //! | `COMMISSAIRE_TEST_DIR` | a folder for servers' files; the processes are recorded in its `pids/` |
 
 mod chaos;
+mod history;
+mod load;
 mod process;
+mod proxy;
 mod reader;
 mod scenario;
 mod scenarios;
@@ -33,7 +36,10 @@ mod target;
 mod wait;
 
 pub use chaos::{ChaosBus, Fault};
+pub use history::{Breach, Event, Findings, History, Rules, Seen, check as check_events};
+pub use load::Load;
 pub use process::Process;
+pub use proxy::{Cut, Proxy, Traffic, Way};
 pub use reader::Reader;
 pub use scenario::{Need, SCENARIOS, Scenario, check, run};
 pub use server::Server;

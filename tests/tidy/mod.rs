@@ -2,5 +2,6 @@
 
 mod manifests;
 mod pages;
+mod promises;
 mod sources;
 mod tree;

@@ -65,21 +65,31 @@ fn every_transport_is_a_row_of_the_table_and_a_member_of_the_workspace() {
 #[test]
 fn every_scenario_runs_on_two_transports_at_least() {
     let call = concat!("conformance", "!(");
-    let mut pages = Vec::new();
+    let mut suites = Vec::new();
     for text in texts_of(&[".rs"]).iter().filter(|text| text.path.starts_with("transports/")) {
         for arguments in text.content.split(call).skip(1) {
-            let arguments = arguments.split(");").next().unwrap_or_default();
-            let shared = arguments.contains("shared: true");
-            assert!(shared || arguments.contains("shared: false"), "{}: write the guarantees out", text.path);
-            pages.push((text.path.clone(), shared));
+            // `TARGET, commissaire_NAME::DRIVER.promises`, or `NAME_DRIVER` of a crate with more than one.
+            let promises =
+                arguments.split(");").next().and_then(|all| all.split(',').nth(1)).unwrap_or_default();
+            let driver = promises.trim().strip_suffix(".promises").and_then(|path| path.rsplit_once("::"));
+            let (of, row) =
+                driver.unwrap_or_else(|| panic!("{}: {promises:?} is no DRIVER.promises", text.path));
+            let name = match row.strip_suffix("_DRIVER") {
+                Some(name) => name.to_lowercase(),
+                None => of.trim_start_matches("commissaire_").to_owned(),
+            };
+            let found = commissaire_transports::ALL.iter().find(|driver| driver.name == name);
+            let found = found.unwrap_or_else(|| panic!("{}: there is no driver {name}", text.path));
+            suites.push((text.path.clone(), found.promises));
         }
     }
     for name in folders("transports") {
         let own = format!("transports/{name}/");
-        assert!(pages.iter().any(|(path, _)| path.starts_with(&own)), "{own}: runs no conformance suite");
+        assert!(suites.iter().any(|(path, _)| path.starts_with(&own)), "{own}: runs no conformance suite");
     }
     for scenario in SCENARIOS {
-        let runs = pages.iter().filter(|(_, shared)| *shared || scenario.needs != Need::Shared).count();
+        let runs = |promises| scenario.needs == Need::Time || scenario.needs.missing(promises).is_none();
+        let runs = suites.iter().filter(|(_, promises)| runs(promises)).count();
         assert!(runs >= 2, "{} runs on {runs} transports", scenario.name);
     }
 }
@@ -132,4 +142,20 @@ fn every_program_that_a_page_starts_is_made_here() {
             assert!(programs.contains(program), "{} starts {program:?}: there is {programs:?}", text.path);
         }
     }
+}
+
+#[test]
+fn every_link_within_the_tree_leads_somewhere() {
+    let mut broken = Vec::new();
+    for text in texts_of(&[".md"]) {
+        let folder = top().join(&text.path).parent().map(std::path::Path::to_owned).unwrap_or_default();
+        for target in text.content.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = target.split('#').next().unwrap_or_default();
+            let within = !path.is_empty() && !path.contains(':') && !path.contains(' ');
+            if within && !folder.join(path).exists() {
+                broken.push(format!("{}: {target}", text.path));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links that lead nowhere: {broken:?}");
 }

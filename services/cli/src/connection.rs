@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use clap::Args;
 use commissaire::{
-    Bus, Client, Error, Result,
-    app::find_bus,
+    Bus, BusUri, Client, Error, Result,
+    app::{find_bus, open_bus},
     config::{Config, Hidden, Layers},
-    connect,
 };
+
+/// What the commands are called in the broker's list of clients.
+pub(crate) const CLIENT: &str = "commissaire-cli";
 
 /// The options that say which bus.
 #[derive(Debug, Clone, Args)]
@@ -33,8 +35,19 @@ impl Connection {
 
     /// Connects to the bus that is configured, else to that of a running `up`.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Bus>> {
+        let (uri, config) = self.target()?;
+        open_bus(&uri, &config, CLIENT, commissaire_transports::ALL).await
+    }
+
+    /// The bus that is meant, and with what else it is connected.
+    pub(crate) fn target(&self) -> Result<(BusUri, Config)> {
         self.check()?;
-        open(&self.layers().load()?, "commissaire-cli").await
+        let config = self.layers().load()?;
+        let uri = match &config.common().bus_uri {
+            Some(uri) => uri.clone(),
+            None => find_bus()?,
+        };
+        Ok((uri, config))
     }
 
     /// A client on the bus.
@@ -52,12 +65,4 @@ impl Connection {
         }
         Ok(())
     }
-}
-
-async fn open(config: &Config, client_name: &str) -> Result<Arc<dyn Bus>> {
-    let uri = match &config.common().bus_uri {
-        Some(uri) => uri.clone(),
-        None => find_bus()?,
-    };
-    connect(&uri, &config.bus_options(client_name), commissaire_transports::ALL).await
 }

@@ -2,12 +2,16 @@
 
 mod call;
 mod connection;
+mod dlq;
+mod doctor;
 mod enqueue;
 mod input;
 mod key;
 mod listen;
 mod output;
 mod publish;
+mod subscription;
+mod table;
 mod up;
 
 use std::{process::ExitCode, time::Duration};
@@ -36,8 +40,9 @@ Try:
   commissaire up &
   commissaire call simple.add '{\"x\": 2, \"y\": 3}'
 
-Exit codes: 0 well, 1 the service answered with an error, 2 no running service answers, 3 the bus cannot be
-reached, 4 the time ran out, 64 wrong usage, 78 wrong configuration.";
+Exit codes: 0 well, 1 the service answered with an error or the doctor found something, 2 no running service answers,
+3 the bus cannot be reached, 4 the time ran out, 5 there was nothing to do, 64 wrong usage, 78 wrong configuration,
+130 a signal ended it before it was done.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -47,6 +52,9 @@ enum Command {
     Enqueue(enqueue::Enqueue),
     Listen(listen::Listen),
     Key(key::Keys),
+    Dlq(dlq::Dlq),
+    Subscription(subscription::Subscription),
+    Doctor(doctor::Doctor),
 }
 
 /// How a command went wrong.
@@ -99,6 +107,9 @@ fn run(command: Command) -> Result<(), Failed> {
             Command::Enqueue(enqueue) => enqueue.run().await,
             Command::Listen(listen) => listen.run().await,
             Command::Key(key) => key.run(),
+            Command::Dlq(dlq) => dlq.run().await,
+            Command::Subscription(subscription) => subscription.run().await,
+            Command::Doctor(doctor) => doctor.run().await,
         }
     });
     // A task that reads a terminal must not keep the program.

@@ -12,10 +12,9 @@ use clap::Args;
 use commissaire::{
     BusUri, Error, Result,
     app::{
-        Admin, BUS_SOCKET, DEFAULT_GRACE, Program, Services, announce_bus, state_dir, until_told,
+        Admin, BUS_SOCKET, DEFAULT_GRACE, Program, Services, announce_bus, open_bus, state_dir, until_told,
         withdraw_bus,
     },
-    connect,
 };
 
 use crate::{Failed, connection::Connection};
@@ -67,8 +66,8 @@ impl Up {
             Some(uri) => uri.clone(),
             None => sharing(&socket)?,
         };
-        let bus = connect(&uri, &config.bus_options("commissaire-up"), commissaire_transports::ALL).await?;
-        let mut services = Services::new(bus);
+        let bus = open_bus(&uri, &config, "commissaire-up", commissaire_transports::ALL).await?;
+        let mut services = Services::new(bus, &config);
         // From here on a signal ends it in order: calls are answered before the start is over.
         let told = until_told(services.failure())?;
         let admin = match &common.admin {

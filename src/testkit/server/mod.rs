@@ -1,6 +1,7 @@
 //! Real brokers: one a test, on a port and in a folder of its own, gone when the test is over.
 
 mod nats;
+mod rabbitmq;
 mod redis;
 
 use std::{
@@ -40,6 +41,7 @@ pub struct Server {
     dir: TempDir,
     port: u16,
     process: Option<Process>,
+    _beside: Option<Process>,
 }
 
 /// What is to be known of a server program: one constant a program.
@@ -48,6 +50,8 @@ struct Program {
     scheme: &'static str,
     /// How long it may take to start, and to end when it is asked to.
     patience: Duration,
+    /// Starts another program that it needs, which runs as long as the server is in use.
+    beside: Option<fn(dir: &Path) -> Outcome<Process>>,
     /// Writes the files that it needs into `dir` and gives the command that starts it in the foreground.
     command: fn(dir: &Path, port: u16, settings: &[(String, String)]) -> Outcome<Command>,
     /// Whether it answers on a new connection.
@@ -65,6 +69,12 @@ impl Server {
         Self::start(&nats::PROGRAM, settings).await
     }
 
+    /// A RabbitMQ node of its own with these settings: lines of its configuration file (`("heartbeat", "10")`). Takes
+    /// 5 to 15 s to start.
+    pub async fn rabbitmq(settings: &[(&str, &str)]) -> Outcome<Self> {
+        Self::start(&rabbitmq::PROGRAM, settings).await
+    }
+
     async fn start(program: &'static Program, settings: &[(&str, &str)]) -> Outcome<Self> {
         let settings =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -74,7 +84,8 @@ impl Server {
             Some(parent) => builder.tempdir_in(parent)?,
             None => builder.tempdir()?,
         };
-        let mut server = Self { program, settings, dir, port: 0, process: None };
+        let beside = program.beside.map(|start| start(dir.path())).transpose()?;
+        let mut server = Self { program, settings, dir, port: 0, process: None, _beside: beside };
         let mut tries = 0;
         loop {
             server.port = free_port()?;

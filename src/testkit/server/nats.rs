@@ -8,6 +8,7 @@ pub(super) const PROGRAM: Program = Program {
     name: "nats-server",
     scheme: "nats",
     patience: Duration::from_secs(30),
+    beside: None,
     command: |dir, port, settings| {
         let mut text = format!(
             "listen: \"{}:{port}\"\njetstream {{ store_dir: \"{}\" }}\n",

@@ -8,6 +8,7 @@ pub(super) const PROGRAM: Program = Program {
     name: "redis-server",
     scheme: "redis",
     patience: Duration::from_secs(30),
+    beside: None,
     command: |dir, port, settings| {
         let fixed = [
             ("port", port.to_string()),

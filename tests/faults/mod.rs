@@ -1,0 +1,5 @@
+//! What the tests of faults are made of can be trusted.
+
+mod history;
+mod load;
+mod proxy;

@@ -1,0 +1,389 @@
+//! The one connection: kept up by the client library, watched here, so that nothing is handed to it while it is down
+//! and everybody learns when it was made again.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use async_nats::{
+    Client, ConnectErrorKind, Event, HeaderMap, Message, ServerError, StatusCode, Subject, Subscriber,
+    connection::State as Wire,
+};
+use bytes::Bytes;
+use commissaire::{Connectivity, Error, ErrorKind, Result};
+use futures_util::StreamExt;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    bus::BOUND,
+    fault::Fault,
+    mux::{Heard, Mux, Waiting},
+    names::Names,
+    options::Options,
+};
+
+/// A silent server is asked so often; after three in vain it is taken for dead.
+const PING: Duration = Duration::from_secs(4);
+/// The least between two dials, and what is added by chance.
+const DIAL: Duration = Duration::from_secs(1);
+const JITTER_MS: u64 = 250;
+/// How soon a change is seen whose event was lost.
+const LOOK: Duration = Duration::from_millis(250);
+/// The most refusals that are remembered.
+const MOST_REFUSED: usize = 1_000;
+
+/// What holds of the connection now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) up: bool,
+    /// Counts connections: another number means that messages may have been missed.
+    pub(crate) generation: u64,
+}
+
+pub(crate) struct Link {
+    client: Client,
+    pub(crate) mux: Arc<Mux>,
+    pub(crate) names: Names,
+    /// What our inboxes stand below.
+    pub(crate) prefix: String,
+    back: String,
+    state: watch::Sender<State>,
+    pub(crate) connectivity: Connectivity,
+    /// Counts messages that the library dropped, because nobody took them in time.
+    pub(crate) dropped: watch::Sender<u64>,
+    refused: Mutex<BTreeSet<String>>,
+    /// When the connection was made that is there now.
+    since: Mutex<Instant>,
+    pub(crate) end: CancellationToken,
+}
+
+impl Link {
+    /// Connects, once. From then on the connection is made again whenever it is lost.
+    pub(crate) async fn connect(
+        options: Options,
+        names: Names,
+        name: &str,
+        end: CancellationToken,
+    ) -> Result<Arc<Self>> {
+        let (looks, events) = (Arc::new(Notify::new()), Arc::new(Events::default()));
+        let (pace, heard, look) = (Arc::new(Mutex::new(None)), events.clone(), looks.clone());
+        let connect = options
+            .connect
+            .name(name)
+            .ping_interval(PING)
+            .ignore_discovered_servers()
+            .skip_subject_validation(false)
+            .reconnect_delay_callback(move |_| pause(&pace))
+            .event_callback(move |event| {
+                heard.take(event);
+                look.notify_one();
+                std::future::ready(())
+            });
+        let place = options.place;
+        let dialled = timeout(BOUND, connect.connect(&options.servers[..])).await;
+        let client = dialled
+            .map_err(|_| Error::timeout(format_args!("connecting to {place}"), BOUND))?
+            .map_err(|error| refused(&place, &error))?;
+        let id = format!("{:032x}", rand::random::<u128>());
+        let back = names.back(&options.prefix, &id);
+        let answers = client
+            .subscribe(format!("{back}.*"))
+            .await
+            .map_err(|_| Error::unavailable(format!("the connection to {place} broke at once")))?;
+        let link = Arc::new(Self {
+            client,
+            mux: Arc::default(),
+            names,
+            prefix: options.prefix,
+            back,
+            state: watch::Sender::new(State { up: true, generation: 1 }),
+            connectivity: Connectivity::new(place),
+            dropped: watch::Sender::new(0),
+            refused: Mutex::default(),
+            since: Mutex::new(Instant::now()),
+            end,
+        });
+        tokio::spawn(listen(link.clone(), answers));
+        tokio::spawn(watch_over(link.clone(), events, looks));
+        link.echo(Instant::now() + BOUND)
+            .await
+            .map_err(|fault| fault.into_error("asking the NATS server for an echo of our own"))?;
+        Ok(link)
+    }
+
+    /// The client library, to subscribe with and to look at.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What holds of the connection, now and from now on.
+    pub(crate) fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// The generation, once the connection is up.
+    pub(crate) async fn up(&self, deadline: Instant) -> Result<u64, Fault> {
+        if self.end.is_cancelled() {
+            return Err(Fault::Closed);
+        }
+        let up = |state: &State| state.up && self.client.connection_state() == Wire::Connected;
+        let now = *self.state.borrow();
+        if up(&now) {
+            return Ok(now.generation);
+        }
+        let mut state = self.state.subscribe();
+        tokio::select! {
+            biased;
+            () = self.end.cancelled() => Err(Fault::Closed),
+            waited = timeout_at(deadline, state.wait_for(up)) => match waited {
+                Ok(Ok(state)) => Ok(state.generation),
+                _ => Err(Fault::NotSent),
+            },
+        }
+    }
+
+    /// Hands a message to the connection once it is up. `Ok` does not mean that it was sent.
+    pub(crate) async fn send(
+        &self,
+        subject: Subject,
+        reply: Option<Subject>,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        self.up(deadline).await?;
+        let handed = async {
+            match (reply, headers) {
+                (None, None) => self.client.publish(subject, payload).await,
+                (Some(reply), None) => self.client.publish_with_reply(subject, reply, payload).await,
+                (None, Some(headers)) => self.client.publish_with_headers(subject, headers, payload).await,
+                (Some(reply), Some(headers)) => {
+                    self.client.publish_with_reply_and_headers(subject, reply, headers, payload).await
+                }
+            }
+        };
+        match timeout_at(deadline, handed).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => match error.kind() {
+                async_nats::PublishErrorKind::Send => Err(Fault::Closed),
+                kind => Err(Fault::Odd(kind.to_string())),
+            },
+            // Handing over is one step: it has happened or not.
+            Err(_) => Err(Fault::NotSent),
+        }
+    }
+
+    /// Sends where nobody waits for anything, if that is possible without waiting long.
+    pub(crate) async fn post(&self, subject: impl Into<Subject>, payload: impl Into<Bytes>) {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        if let Err(fault) = self.send(subject.into(), None, None, payload.into(), deadline).await {
+            tracing::debug!(?fault, "a word to NATS was not sent");
+        }
+    }
+
+    /// Asks and waits for the one answer.
+    pub(crate) async fn request(
+        &self,
+        subject: impl Into<Subject>,
+        headers: Option<HeaderMap>,
+        payload: impl Into<Bytes>,
+        deadline: Instant,
+    ) -> Result<Message, Fault> {
+        let subject = subject.into();
+        self.up(deadline).await?;
+        let mut waiting = self.mux.enter(subject.clone());
+        let reply = self.word(&waiting).into();
+        self.send(subject, Some(reply), headers, payload.into(), deadline).await?;
+        match timeout_at(deadline, waiting.heard()).await {
+            Err(_) => Err(Fault::Late),
+            Ok(Err(fault)) => Err(fault),
+            Ok(Ok(Heard::Replied)) => Err(Fault::Odd("a reply to no call".to_owned())),
+            Ok(Ok(Heard::Message(message))) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                Err(Fault::Nobody)
+            }
+            Ok(Ok(Heard::Message(message))) => Ok(message),
+        }
+    }
+
+    /// The subject that ends `waiting`.
+    pub(crate) fn word(&self, waiting: &Waiting) -> String {
+        format!("{}.{:x}", self.back, waiting.id())
+    }
+
+    /// Sends a message to ourselves: when it is back, the server has done all that was sent before it, and all that it
+    /// sent us until then is here.
+    pub(crate) async fn echo(&self, deadline: Instant) -> Result<u64, Fault> {
+        let generation = self.up(deadline).await?;
+        let mut waiting = self.mux.enter(Subject::from_static("echo"));
+        self.send(self.word(&waiting).into(), None, None, Bytes::new(), deadline).await?;
+        timeout_at(deadline, waiting.heard()).await.map_err(|_| Fault::Late)??;
+        Ok(generation)
+    }
+
+    /// How old the connection is at `now`.
+    pub(crate) fn since(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(*self.since.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the server has refused a subscription to `subject`.
+    pub(crate) fn is_refused(&self, subject: &str) -> bool {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(subject)
+    }
+}
+
+/// A pause before the next dial, so that there is at most one a second.
+fn pause(last: &Mutex<Option<Instant>>) -> Duration {
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = Instant::now();
+    let next = match *last {
+        None => now,
+        Some(last) => {
+            let jitter = Duration::from_millis(rand::random_range(0..JITTER_MS));
+            now.max(last + DIAL) + jitter
+        }
+    };
+    *last = Some(next);
+    next - now
+}
+
+/// What the library told: read by [`watch_over`].
+#[derive(Debug, Default)]
+struct Events(Mutex<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    slow: u64,
+    errors: Vec<String>,
+}
+
+impl Events {
+    fn take(&self, event: Event) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::SlowConsumer(_) => told.slow += 1,
+            Event::ServerError(ServerError::Other(text)) if told.errors.len() < MOST_REFUSED => {
+                told.errors.push(text);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Hands answers to those who wait.
+async fn listen(link: Arc<Link>, mut answers: Subscriber) {
+    loop {
+        let message = tokio::select! {
+            biased;
+            message = answers.next() => message,
+            () = link.end.cancelled() => None,
+        };
+        let Some(message) = message else { break };
+        let subject = message.subject.clone();
+        let word = subject.rsplit('.').next().unwrap_or_default();
+        if &*message.payload == b"?" {
+            crate::call::answer(&link, word, &message).await;
+        } else {
+            link.mux.heard(word, message);
+        }
+    }
+    link.mux.fail_all();
+}
+
+/// Follows the connection.
+async fn watch_over(link: Arc<Link>, events: Arc<Events>, looks: Arc<Notify>) {
+    let connects = link.client.statistics();
+    let mut seen = connects.connects.load(Ordering::Relaxed);
+    while !link.end.is_cancelled() {
+        tokio::select! {
+            () = looks.notified() => {}
+            () = sleep(LOOK) => {}
+            () = link.end.cancelled() => break,
+        }
+        let told = std::mem::take(&mut *events.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if told.slow > 0 {
+            link.dropped.send_modify(|count| *count += told.slow);
+        }
+        for text in told.errors {
+            forbid(&link, &text);
+        }
+        let up = link.client.connection_state() == Wire::Connected;
+        let count = connects.connects.load(Ordering::Relaxed);
+        let now = *link.state.borrow();
+        if now.up && (!up || count != seen) {
+            link.state.send_replace(State { up: false, ..now });
+            link.mux.fail_all();
+            link.connectivity.down("the connection to the NATS server broke");
+        }
+        if up && !link.state.borrow().up {
+            seen = count;
+            *link.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            link.state.send_modify(|state| *state = State { up: true, generation: state.generation + 1 });
+            link.connectivity.up();
+        }
+    }
+}
+
+/// Reads what the server says about permissions: `Permissions Violation for Publish to "SUBJECT"`.
+fn forbid(link: &Link, text: &str) {
+    let Some(subject) = text.split('"').nth(1) else {
+        tracing::warn!(
+            error = text.escape_default().take(256).collect::<String>(),
+            "the NATS server complains"
+        );
+        return;
+    };
+    let lower = text.to_lowercase();
+    if lower.contains("for publish") {
+        link.mux.forbid(subject);
+    } else if lower.contains("for subscription") {
+        let mut refused = link.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() < MOST_REFUSED {
+            refused.insert(subject.to_owned());
+        }
+    }
+    tracing::warn!(subject, "the NATS server does not allow us this subject");
+}
+
+/// Why the first connection failed, without a word of what was given to the library.
+fn refused(place: &str, error: &async_nats::ConnectError) -> Error {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    let lower = cause.to_lowercase();
+    let forbidden = |why: &str| Error::new(ErrorKind::Forbidden, format!("{place} refused us: {why}"));
+    match error.kind() {
+        ConnectErrorKind::AuthorizationViolation => {
+            forbidden("user, password, token or key are not accepted: check bus_uri")
+        }
+        ConnectErrorKind::Authentication => {
+            forbidden("the nkey or the credentials cannot be used: check their file")
+        }
+        ConnectErrorKind::TimedOut => Error::new(ErrorKind::Timeout, format!("{place} does not answer")),
+        _ if lower.contains("authorization violation") || lower.contains("user authentication") => {
+            forbidden("user, password, token or key are not accepted: check bus_uri")
+        }
+        _ if lower.contains("unknownissuer") => {
+            forbidden("its certificate is of an unknown authority: give ca_file, if it is yours")
+        }
+        _ if lower.contains("notvalidforname") || lower.contains("not valid for name") => {
+            forbidden("its certificate is for another name")
+        }
+        _ if lower.contains("certificaterequired") || lower.contains("certificate required") => {
+            forbidden("it wants a certificate of ours: give cert_file and key_file")
+        }
+        _ if lower.contains("certificate") => forbidden(&format!("TLS: {cause}")),
+        _ if lower.contains("closed") || lower.contains("broken pipe") || lower.contains("reset") => {
+            Error::unavailable(format!(
+                "{place} ended the connection at once: does it want TLS, or a certificate of ours?"
+            ))
+        }
+        kind => {
+            let lines: String = cause.escape_default().take(200).collect();
+            Error::unavailable(format!("{place} cannot be reached: {kind}: {lines}"))
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Pull requests to one consumer, and how many messages they may still bring. A request is never forgotten by both
+//! sides: the server ends each with a word, and one without a word, or without its heartbeat, is given up here.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use async_nats::{Message as Raw, Subscriber};
+use commissaire::Result;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{ear, plan::Role};
+use crate::{
+    declare::{Consumer, nanos},
+    hand::Stored,
+    link::Link,
+    settle::Token,
+};
+
+/// How long a request stands, and how often the server says that it does.
+const STANDS: Duration = Duration::from_secs(30);
+const BEAT: Duration = Duration::from_secs(2);
+/// How late either may be.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// One consumer that is read.
+pub(super) struct Tap {
+    pub(super) role: Role,
+    stream: Arc<str>,
+    next: String,
+    inbox: String,
+    pub(super) subscriber: Subscriber,
+    pulls: VecDeque<Pull>,
+    count: u64,
+    heard: Instant,
+}
+
+struct Pull {
+    number: u64,
+    left: usize,
+    sent: Instant,
+}
+
+/// What a message from the server is.
+pub(super) enum Word {
+    /// A delivery.
+    Message(Token),
+    /// The request stands, or ended in order.
+    Well,
+    /// Something is not as it must be: the consumer must be looked at.
+    Doubt(String),
+}
+
+impl Tap {
+    pub(super) async fn open(
+        link: &Link,
+        role: Role,
+        consumer: &Consumer,
+        deadline: Instant,
+    ) -> Result<Self> {
+        let inbox = format!("{}.{}.1.p.{:032x}", link.prefix, link.names.exchange(), rand::random::<u128>());
+        let subscriber = ear::open(link, &format!("{inbox}.*"), None, deadline).await?;
+        Ok(Self {
+            role,
+            stream: consumer.stream.as_str().into(),
+            next: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", consumer.stream, consumer.name),
+            inbox,
+            subscriber,
+            pulls: VecDeque::new(),
+            count: 0,
+            heard: Instant::now(),
+        })
+    }
+
+    /// How many messages may still come.
+    pub(super) fn outstanding(&self) -> usize {
+        self.pulls.iter().map(|pull| pull.left).sum()
+    }
+
+    /// Asks for so many more.
+    pub(super) async fn pull(&mut self, link: &Link, batch: usize) {
+        self.count += 1;
+        let body = json!({"batch": batch, "expires": nanos(STANDS), "idle_heartbeat": nanos(BEAT)});
+        let reply = format!("{}.{}", self.inbox, self.count);
+        let deadline = Instant::now() + GRACE;
+        let sent =
+            link.send(self.next.as_str().into(), Some(reply.into()), None, body.to_string().into(), deadline);
+        if sent.await.is_ok() {
+            let now = Instant::now();
+            if self.pulls.is_empty() {
+                self.heard = now;
+            }
+            self.pulls.push_back(Pull { number: self.count, left: batch, sent: now });
+        }
+    }
+
+    /// Forgets all requests: their connection or their consumer is gone.
+    pub(super) fn clear(&mut self) {
+        self.pulls.clear();
+    }
+
+    /// Whether the server is silent that should not be.
+    pub(super) fn is_deaf(&self) -> bool {
+        let late = |since: Instant, limit: Duration| since.elapsed() > limit + GRACE;
+        !self.pulls.is_empty() && late(self.heard, 2 * BEAT)
+            || self.pulls.front().is_some_and(|pull| late(pull.sent, STANDS))
+    }
+
+    /// What `raw` is.
+    pub(super) fn read(&mut self, raw: &Raw) -> Word {
+        self.heard = Instant::now();
+        let Some(status) = raw.status else {
+            // The server serves requests in their order.
+            if let Some(pull) = self.pulls.front_mut() {
+                pull.left -= 1;
+                if pull.left == 0 {
+                    self.pulls.pop_front();
+                }
+            }
+            let token = raw.reply.as_ref().and_then(|ack| token(&self.stream, ack));
+            return match token {
+                Some(token) => Word::Message(token),
+                None => Word::Doubt("a delivery that cannot be settled".to_owned()),
+            };
+        };
+        let text = raw.description.clone().unwrap_or_default();
+        if status.as_u16() == 100 {
+            return Word::Well;
+        }
+        let number: Option<u64> = raw.subject.rsplit('.').next().and_then(|text| text.parse().ok());
+        self.pulls.retain(|pull| Some(pull.number) != number);
+        match status.as_u16() {
+            408 => Word::Well,
+            code => Word::Doubt(format!("{code} {text}")),
+        }
+    }
+
+    /// Ends it; what the server had sent by then.
+    pub(super) async fn shut(&mut self, link: &Link) -> Vec<Token> {
+        let left = ear::shut(link, &mut self.subscriber).await;
+        let deliveries = left.iter().filter(|raw| raw.status.is_none());
+        deliveries.filter_map(|raw| token(&self.stream, raw.reply.as_ref()?)).collect()
+    }
+}
+
+/// Takes the subject apart that settles a delivery:
+/// `$JS.ACK.[DOMAIN.ACCOUNT.]STREAM.CONSUMER.DELIVERED.SEQ.CONSUMER_SEQ.TIME.PENDING[.…]`.
+fn token(stream: &Arc<str>, ack: &async_nats::Subject) -> Option<Token> {
+    let words: Vec<&str> = ack.split('.').collect();
+    if words.first() != Some(&"$JS") || words.get(1) != Some(&"ACK") {
+        return None;
+    }
+    let first = if words.len() == 9 { 4 } else { 6 };
+    let number = |at: usize| words.get(first + at)?.parse::<u64>().ok();
+    let stored = Stored { stream: stream.clone(), seq: number(1)?, time: number(3)? };
+    Some(Token { ack: ack.clone(), stored, delivered: number(0)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_the_subject_that_settles_are_read() {
+        let stream: Arc<str> = "s".into();
+        for text in [
+            "$JS.ACK.s.w.3.17.20.1795394350130023514.5",
+            "$JS.ACK._.hash.s.w.3.17.20.1795394350130023514.5.x",
+        ] {
+            let found = token(&stream, &text.into()).unwrap();
+            let stored = Stored { stream: stream.clone(), seq: 17, time: 1_795_394_350_130_023_514 };
+            assert_eq!((found.stored, found.delivered), (stored, 3));
+        }
+        for wrong in ["$JS.ACK.s.w.3", "$JS.API.STREAM.PURGE.a.1.2.3.4", "", "$JS.ACK.s.w.x.1.1.1.1"] {
+            assert!(token(&stream, &wrong.into()).is_none(), "{wrong}");
+        }
+    }
+}

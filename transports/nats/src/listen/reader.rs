@@ -1,0 +1,392 @@
+//! Queues, durable subscriptions and dead letters: at least once. One task a subscription asks the server for as many
+//! messages as there are places, and looks every few seconds whether what it reads is still there.
+
+use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll, time::Duration};
+
+use async_nats::{Message as Raw, Subscriber};
+use bytes::Bytes;
+use commissaire::{Address, ErrorKind, Feed, Headers, Message, Place, Result, Source, envelope, header};
+use futures_util::StreamExt;
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use super::{
+    ear,
+    plan::{Plan, Role},
+    pulls::{Tap, Word},
+    rest,
+};
+use crate::{
+    bus::{BOUND, Core},
+    hand::Held,
+    link::State,
+    settle::{Entry, Token, acknowledge, bury},
+};
+
+/// How often to look after pulls, and after the server.
+const TICK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_secs(3);
+/// How soon to look again where something was amiss.
+const SOON: Duration = Duration::from_millis(500);
+/// How many resting retries are looked at at one time, and how many repeated ones asked for.
+const MOST_RESTING: usize = 256;
+const MOST_AGAIN: usize = 32;
+/// How long a delivery without a place waits for one before another process may have it.
+const PATIENCE: Duration = Duration::from_secs(1);
+const MOST_BEAT: Duration = Duration::from_secs(3600);
+/// Messages of more than this are no dead letters as they are.
+const MOST_UNREADABLE: usize = commissaire::MAX_MESSAGE - 256;
+
+/// One subscription.
+struct Reader {
+    core: Arc<Core>,
+    feed: Feed,
+    plan: Arc<Plan>,
+    prefetch: usize,
+    taps: Vec<Tap>,
+    /// Changes of what a durable subscription wants.
+    records: Option<Subscriber>,
+    /// Places that a message may come for.
+    places: VecDeque<Place>,
+    /// Deliveries without a place.
+    surplus: VecDeque<(Instant, Message, Token, Held)>,
+    /// The connection of which it is known that all is there.
+    sure: Option<u64>,
+    look: Option<JoinHandle<Result<bool>>>,
+    next_look: Instant,
+    next_beat: Instant,
+    complained: bool,
+}
+
+pub(super) async fn start(
+    core: &Arc<Core>,
+    source: Source,
+    feed: Feed,
+    prefetch: u16,
+    deadline: Instant,
+) -> Result<()> {
+    let what = format!("subscribing to {source}");
+    let plan = Arc::new(Plan::new(source)?);
+    let link = &core.link;
+    let mut state = link.state();
+    let generation = state.borrow_and_update().generation;
+    let mut records = None;
+    if let Some(wanted) = &plan.wanted {
+        // Those who read it already must know what is wanted before anything of it comes.
+        wanted.write(core, deadline).await.map_err(|fault| fault.into_error(&what))?;
+        records = Some(ear::open(link, &link.names.record(&wanted.name), None, deadline).await?);
+    }
+    plan.ensure(core, deadline).await?;
+    let mut taps = Vec::new();
+    for (role, consumer) in plan.consumers(core) {
+        taps.push(Tap::open(link, role, &consumer, deadline).await?);
+    }
+    feed.consuming().set(true);
+    let now = Instant::now();
+    let reader = Reader {
+        core: core.clone(),
+        feed,
+        prefetch: usize::from(prefetch.max(1)),
+        taps,
+        records,
+        places: VecDeque::new(),
+        surplus: VecDeque::new(),
+        sure: Some(generation),
+        look: None,
+        next_look: now + LOOK,
+        next_beat: now + beat(core),
+        complained: false,
+        plan,
+    };
+    core.listening.spawn(reader.run(state));
+    Ok(())
+}
+
+/// How often a reader of a durable subscription says that it reads.
+fn beat(core: &Core) -> Duration {
+    (core.idle_expiry / 10).clamp(Duration::from_millis(100), MOST_BEAT)
+}
+
+impl Reader {
+    async fn run(mut self, mut state: watch::Receiver<State>) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (closing, end) = (self.core.closing.clone(), self.core.link.end.clone());
+        loop {
+            self.ask().await;
+            tokio::select! {
+                biased;
+                () = closing.cancelled() => break,
+                () = end.cancelled() => return,
+                Ok(()) = state.changed() => {
+                    let now = *state.borrow_and_update();
+                    self.follow(now);
+                }
+                looked = looked(&mut self.look) => self.looked(looked),
+                (tap, raw) = next(&mut self.taps) => match raw {
+                    Some(raw) => self.take(tap, raw).await,
+                    None => break,
+                },
+                Some(record) = record(&mut self.records) => {
+                    if let Some(wanted) = &self.plan.wanted {
+                        wanted.take(&record.payload);
+                    }
+                }
+                place = self.feed.place() => match place {
+                    Some(place) => self.free(place),
+                    None => break,
+                },
+                _ = tick.tick() => self.care(),
+            }
+        }
+        self.leave().await;
+    }
+
+    /// Asks for as many messages as there are places.
+    async fn ask(&mut self) {
+        if self.sure.is_none() || !self.surplus.is_empty() {
+            return;
+        }
+        let free = self.places.len();
+        for tap in &mut self.taps {
+            let standing = tap.outstanding();
+            let batch = match tap.role {
+                // Not one request a message: more are asked for when half of them have come.
+                Role::First if free > standing && standing <= free - standing => free - standing,
+                Role::Again if free > 0 && standing == 0 => free.min(MOST_AGAIN),
+                Role::Rest if standing <= MOST_RESTING / 2 => MOST_RESTING - standing,
+                _ => continue,
+            };
+            tap.pull(&self.core.link, batch).await;
+        }
+    }
+
+    fn follow(&mut self, state: State) {
+        if state.up && self.sure == Some(state.generation) {
+            return;
+        }
+        self.doubt();
+        if state.up {
+            self.next_look = Instant::now();
+            self.look();
+        }
+    }
+
+    /// It is not known any more that all is there.
+    fn doubt(&mut self) {
+        self.sure = None;
+        self.feed.consuming().set(false);
+        for tap in &mut self.taps {
+            tap.clear();
+        }
+    }
+
+    fn care(&mut self) {
+        if self.taps.iter().any(Tap::is_deaf) {
+            tracing::debug!(origin = %self.plan.spot.origin, "a consumer is silent");
+            self.doubt();
+            self.next_look = Instant::now();
+        }
+        while self.surplus.front().is_some_and(|(since, ..)| since.elapsed() > PATIENCE) {
+            if let Some((_, _, token, held)) = self.surplus.pop_front() {
+                drop(held);
+                self.core.hand.give_back(token.stored, token.ack);
+            }
+        }
+        self.look();
+        if Instant::now() >= self.next_beat {
+            self.next_beat = Instant::now() + beat(&self.core);
+            if let Some(wanted) = self.plan.wanted.clone() {
+                let core = self.core.clone();
+                tokio::spawn(async move {
+                    if let Err(fault) = wanted.write(&core, Instant::now() + BOUND).await {
+                        tracing::debug!(?fault, "a durable subscription's record was not written");
+                    }
+                });
+            }
+        }
+    }
+
+    /// Begins to look whether all is there, when it is time.
+    fn look(&mut self) {
+        if self.look.is_some() || Instant::now() < self.next_look || !self.core.link.state().borrow().up {
+            return;
+        }
+        let (core, plan, unsure) = (self.core.clone(), self.plan.clone(), self.sure.is_none());
+        self.look = Some(tokio::spawn(async move {
+            let deadline = Instant::now() + BOUND / 2;
+            if unsure && let Some(wanted) = &plan.wanted {
+                // It may have been changed, or removed, while we were away.
+                let _ = wanted.refresh(&core, deadline).await;
+                let _ = wanted.write(&core, deadline).await;
+            }
+            plan.ensure(&core, deadline).await
+        }));
+        self.next_look = Instant::now() + LOOK;
+    }
+
+    fn looked(&mut self, looked: Option<Result<bool>>) {
+        self.look = None;
+        let state = *self.core.link.state().borrow();
+        match looked {
+            Some(Ok(made)) => {
+                if made {
+                    tracing::warn!(origin = %self.plan.spot.origin, "what is read here was gone and was made again");
+                    self.doubt();
+                    // Its record may be gone as well.
+                    self.next_beat = Instant::now();
+                }
+                if state.up {
+                    self.complained = false;
+                    self.sure = Some(state.generation);
+                    self.feed.consuming().set(true);
+                }
+            }
+            Some(Err(error)) => {
+                if !std::mem::replace(&mut self.complained, true) {
+                    tracing::warn!(origin = %self.plan.spot.origin, %error, "what is to be read here is not fit");
+                }
+                self.doubt();
+                let soon = if *error.kind() == ErrorKind::Topology { LOOK } else { SOON };
+                self.next_look = Instant::now() + soon;
+            }
+            None => {}
+        }
+    }
+
+    /// A place is free, and maybe more.
+    fn free(&mut self, place: Place) {
+        self.places.push_back(place);
+        while self.places.len() < self.prefetch
+            && let Some(place) = self.feed.try_place()
+        {
+            self.places.push_back(place);
+        }
+        while !self.surplus.is_empty()
+            && let Some(place) = self.places.pop_front()
+            && let Some((_, message, token, held)) = self.surplus.pop_front()
+        {
+            self.deliver(place, message, token, held);
+        }
+    }
+
+    async fn take(&mut self, tap: usize, raw: Raw) {
+        let Some(tap) = self.taps.get_mut(tap) else { return };
+        let role = tap.role;
+        let token = match tap.read(&raw) {
+            Word::Message(token) => token,
+            Word::Well => return,
+            Word::Doubt(text) => {
+                tracing::debug!(origin = %self.plan.spot.origin, text, "the server ended a request");
+                self.doubt();
+                self.next_look = self.next_look.min(Instant::now() + Duration::from_millis(50));
+                return;
+            }
+        };
+        if role == Role::Rest {
+            return rest::look(&self.core, &self.plan.spot, raw, token).await;
+        }
+        let held = self.core.hand.hold(token.ack.clone());
+        let message = match envelope::decode(raw.payload.clone()) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::warn!(origin = %self.plan.spot.origin, %error, "what cannot be read becomes a dead letter");
+                return self.bury(raw.payload, token, held);
+            }
+        };
+        if role == Role::First
+            && let Some(wanted) = &self.plan.wanted
+            && !matches!(message.address(), Address::Topic(key) if wanted.matches(key))
+        {
+            // The server filters less finely than the patterns.
+            drop(held);
+            return self.core.link.post(token.ack, "+ACK").await;
+        }
+        match self.places.pop_front() {
+            Some(place) => self.deliver(place, message, token, held),
+            None => self.surplus.push_back((Instant::now(), message, token, held)),
+        }
+    }
+
+    fn deliver(&self, place: Place, message: Message, token: Token, held: Held) {
+        let returned = u64::from(self.core.hand.returned(&token.stored));
+        let redelivered = u32::try_from(token.delivered.saturating_sub(1 + returned)).unwrap_or(u32::MAX);
+        let entry = Entry { core: self.core.clone(), spot: self.plan.spot.clone(), token, held };
+        self.feed.deliver(place, message, redelivered, Box::new(entry));
+    }
+
+    /// Puts what cannot be read among the dead letters, its bytes as the body, as far as they fit.
+    fn bury(&self, raw: Bytes, token: Token, held: Held) {
+        let message = || {
+            let mut headers = Headers::default();
+            headers.set(header::VERSION, "1").ok()?;
+            headers.set(header::DEAD, "malformed").ok()?;
+            let body = raw.slice(..raw.len().min(MOST_UNREADABLE));
+            Message::from_parts(self.plan.address()?, headers, body).ok()
+        };
+        let Some(message) = message() else { return };
+        let bytes = Bytes::from(envelope::encode(&message.with_origin(&self.plan.spot.origin)));
+        let (core, spot) = (self.core.clone(), self.plan.spot.clone());
+        let settling = core.settling.clone();
+        settling.spawn(async move {
+            let deadline = Instant::now() + BOUND;
+            let id = format!("{}:{}:{}:d", token.stored.stream, token.stored.seq, token.stored.time);
+            let buried = match bury(&core, &spot.origin, &bytes, &id, deadline).await {
+                Ok(()) => acknowledge(&core, &token, deadline).await,
+                Err(fault) => Err(fault),
+            };
+            drop(held);
+            if let Err(fault) = buried {
+                tracing::warn!(origin = %spot.origin, ?fault, "what cannot be read stays where it is");
+            }
+        });
+    }
+
+    /// Gives back what came until the server knew that we leave.
+    async fn leave(mut self) {
+        self.feed.consuming().set(false);
+        let core = &self.core;
+        for tap in &mut self.taps {
+            for token in tap.shut(&core.link).await {
+                core.hand.give_back(token.stored, token.ack);
+            }
+        }
+        for (_, _, token, held) in self.surplus.drain(..) {
+            drop(held);
+            core.hand.give_back(token.stored, token.ack);
+        }
+        if let Some(look) = self.look.take() {
+            look.abort();
+        }
+    }
+}
+
+/// The next message of any of the taps, the first of them first.
+async fn next(taps: &mut [Tap]) -> (usize, Option<Raw>) {
+    poll_fn(|cx| {
+        for (at, tap) in taps.iter_mut().enumerate() {
+            if let Poll::Ready(raw) = tap.subscriber.poll_next_unpin(cx) {
+                return Poll::Ready((at, raw));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+async fn looked(look: &mut Option<JoinHandle<Result<bool>>>) -> Option<Result<bool>> {
+    match look {
+        Some(look) => look.await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+async fn record(records: &mut Option<Subscriber>) -> Option<Raw> {
+    match records {
+        Some(records) => records.next().await,
+        None => std::future::pending().await,
+    }
+}

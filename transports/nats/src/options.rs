@@ -1,0 +1,209 @@
+//! A `bus_uri` as what to connect to and what to ask of it.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use async_nats::{ConnectOptions, ServerAddr};
+use commissaire::{BusUri, Error, Result};
+use percent_encoding::percent_decode_str;
+
+use crate::names::is_prefix;
+
+/// How much durability is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// Take what there is, and say so once.
+    Relaxed,
+    /// Survive the server's sudden death.
+    Strict,
+    /// Survive the machine's loss of power.
+    StrictPower,
+}
+
+/// What a `bus_uri` says.
+pub(crate) struct Options {
+    /// Who to be and what to trust. Holds the secrets.
+    pub(crate) connect: ConnectOptions,
+    pub(crate) servers: Vec<ServerAddr>,
+    /// Where the servers are, for messages: never a secret.
+    pub(crate) place: String,
+    /// What our inboxes stand below.
+    pub(crate) prefix: String,
+    pub(crate) demand: Demand,
+}
+
+const OPTIONS: &[&str] = &[
+    "durability",
+    "servers",
+    "inbox_prefix",
+    "nkey_file",
+    "creds_file",
+    "password_file",
+    "ca_file",
+    "cert_file",
+    "key_file",
+];
+
+impl Options {
+    /// Reads `uri`; every part of it is used or refused.
+    pub(crate) fn read(uri: &BusUri) -> Result<Self> {
+        let options = uri.options(OPTIONS)?;
+        let get = |name: &str| options.get(name).map(String::as_str);
+        let demand = match get("durability") {
+            None | Some("relaxed") => Demand::Relaxed,
+            Some("strict") => Demand::Strict,
+            Some("strict-power") => Demand::StrictPower,
+            Some(other) => {
+                return Err(Error::config(format!(
+                    "bus_uri has durability={other:?}: write relaxed, strict or strict-power"
+                )));
+            }
+        };
+        let url = uri.expose();
+        let scheme = uri.scheme();
+        let host = url
+            .host_str()
+            .filter(|host| !host.is_empty())
+            .ok_or_else(|| Error::config(format!("bus_uri names no host: write {scheme}://HOST:PORT")))?;
+        if !matches!(url.path(), "" | "/") {
+            return Err(Error::config(format!("bus_uri has a path: write {scheme}://HOST:PORT")));
+        }
+        let mut places = vec![format!("{host}:{}", url.port().unwrap_or(4222))];
+        places.extend(get("servers").into_iter().flat_map(|list| list.split(',')).map(str::to_owned));
+        let servers = places.iter().map(|place| server(scheme, place)).collect::<Result<_>>()?;
+        let prefix = get("inbox_prefix").unwrap_or("_INBOX").to_owned();
+        if !is_prefix(&prefix) {
+            return Err(Error::config(format!(
+                "bus_uri has inbox_prefix={prefix:?}: write _INBOX or _INBOX_NAME, the name of letters, digits, '_' and \
+                 '-'"
+            )));
+        }
+        let connect = credentials(uri, ConnectOptions::new(), &get)?;
+        let connect = tls(scheme, connect, &get)?;
+        Ok(Self { connect, servers, place: format!("NATS at {}", places.join(", ")), prefix, demand })
+    }
+}
+
+/// One server of the list, `HOST` or `HOST:PORT`.
+fn server(scheme: &str, place: &str) -> Result<ServerAddr> {
+    let wrong = || Error::config(format!("bus_uri's servers has {place:?}: write HOST:PORT,HOST:PORT"));
+    // A user here would be a secret in every message.
+    if place.is_empty() || place.contains(['@', '/', '?', '#', ' ']) {
+        return Err(Error::config(
+            "bus_uri's servers has an entry that is not HOST:PORT: users stand before the host",
+        ));
+    }
+    format!("{scheme}://{place}").parse().map_err(|_| wrong())
+}
+
+fn credentials<'a>(
+    uri: &BusUri,
+    mut connect: ConnectOptions,
+    get: &impl Fn(&str) -> Option<&'a str>,
+) -> Result<ConnectOptions> {
+    let url = uri.expose();
+    let user = decoded(url.username(), "user")?;
+    let mut ways = 0;
+    match (url.password(), get("password_file")) {
+        (Some(_), Some(_)) => {
+            return Err(Error::config("bus_uri has a password and a password_file: give one"));
+        }
+        (Some(password), None) => {
+            connect = connect.user_and_password(user, decoded(password, "password")?);
+            ways += 1;
+        }
+        (None, Some(path)) => {
+            let password = secret("password_file", path)?;
+            connect = if user.is_empty() {
+                connect.token(password)
+            } else {
+                connect.user_and_password(user, password)
+            };
+            ways += 1;
+        }
+        (None, None) if !user.is_empty() => {
+            connect = connect.token(user);
+            ways += 1;
+        }
+        (None, None) => {}
+    }
+    if let Some(path) = get("nkey_file") {
+        connect = connect.nkey(secret("nkey_file", path)?);
+        ways += 1;
+    }
+    if let Some(path) = get("creds_file") {
+        connect = connect
+            .credentials(&secret("creds_file", path)?)
+            // The library's own text may quote what it was given.
+            .map_err(|_| Error::config("the file of bus_uri's creds_file holds no NATS credentials"))?;
+        ways += 1;
+    }
+    if ways > 1 {
+        return Err(Error::config(
+            "bus_uri says in more than one way who to be: give one of user, token, nkey_file and creds_file",
+        ));
+    }
+    Ok(connect)
+}
+
+fn tls<'a>(
+    scheme: &str,
+    mut connect: ConnectOptions,
+    get: &impl Fn(&str) -> Option<&'a str>,
+) -> Result<ConnectOptions> {
+    // Whichever provider the program has chosen already stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let file = |name: &str| {
+        let path = get(name)?;
+        Some(pem(name, path).map(|()| PathBuf::from(path)))
+    };
+    let (ca, cert, key) =
+        (file("ca_file").transpose()?, file("cert_file").transpose()?, file("key_file").transpose()?);
+    if scheme != "tls" && (ca.is_some() || cert.is_some() || key.is_some()) {
+        return Err(Error::config(
+            "bus_uri has options for TLS: write tls:// so that nothing is sent without it",
+        ));
+    }
+    if let Some(ca) = ca {
+        connect = connect.add_root_certificates(ca);
+    }
+    match (cert, key) {
+        (Some(cert), Some(key)) => connect = connect.add_client_certificate(cert, key),
+        (None, None) => {}
+        _ => return Err(Error::config("bus_uri has one of cert_file and key_file: give both or none")),
+    }
+    Ok(connect.require_tls(scheme == "tls"))
+}
+
+/// Whether `path` holds anything in PEM. It is read again with every connection.
+fn pem(option: &str, path: &str) -> Result<()> {
+    let text = fs::read(path).map_err(|e| unreadable(option, path, &e))?;
+    if !text.windows(11).any(|bytes| bytes == b"-----BEGIN ") {
+        return Err(Error::config(format!("the file of bus_uri's {option} cannot be used: it must be PEM")));
+    }
+    Ok(())
+}
+
+fn secret(option: &str, path: &str) -> Result<String> {
+    let text = fs::read_to_string(Path::new(path)).map_err(|e| unreadable(option, path, &e))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn unreadable(option: &str, path: &str, error: &std::io::Error) -> Error {
+    Error::config(format!("bus_uri's {option} {path:?} cannot be read: {}", error.kind()))
+}
+
+fn decoded(text: &str, what: &str) -> Result<String> {
+    percent_decode_str(text)
+        .decode_utf8()
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| Error::config(format!("the {what} in bus_uri is not UTF-8")))
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("place", &self.place).field("demand", &self.demand).finish()
+    }
+}
