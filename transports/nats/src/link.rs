@@ -13,7 +13,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use commissaire::{Connectivity, Error, ErrorKind, Result};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout, timeout_at},
@@ -185,6 +185,12 @@ impl Link {
         if let Err(fault) = self.send(subject.into(), None, None, payload.into(), deadline).await {
             tracing::debug!(?fault, "a word to NATS was not sent");
         }
+    }
+
+    /// Sends at once, before anything that is sent later, or not at all: for those who cannot wait.
+    pub(crate) fn post_now(&self, subject: &Subject, payload: &'static str) -> bool {
+        let sent = self.client.publish(subject.clone(), Bytes::from_static(payload.as_bytes()));
+        self.state.borrow().up && !self.end.is_cancelled() && matches!(sent.now_or_never(), Some(Ok(())))
     }
 
     /// Asks and waits for the one answer.
@@ -372,8 +378,11 @@ fn refused(place: &str, error: &async_nats::ConnectError) -> Error {
         _ if lower.contains("notvalidforname") || lower.contains("not valid for name") => {
             forbidden("its certificate is for another name")
         }
-        _ if lower.contains("certificaterequired") || lower.contains("certificate required") => {
-            forbidden("it wants a certificate of ours: give cert_file and key_file")
+        _ if ["certificaterequired", "certificate required", "badcertificate", "bad certificate"]
+            .iter()
+            .any(|text| lower.contains(text)) =>
+        {
+            forbidden("it wants a certificate of ours that it knows: give cert_file and key_file")
         }
         _ if lower.contains("certificate") => forbidden(&format!("TLS: {cause}")),
         _ if lower.contains("closed") || lower.contains("broken pipe") || lower.contains("reset") => {

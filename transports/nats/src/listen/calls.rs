@@ -245,7 +245,7 @@ impl Calls {
     /// there are any, and else comes out here.
     async fn leave(mut self, answers: &mut mpsc::Receiver<Option<Waits>>) {
         self.feed.consuming().set(false);
-        for raw in ear::shut(&self.core.link, &mut self.subscriber).await {
+        for raw in ear::shut(&self.core.link, &mut self.subscriber, async {}).await {
             let subject = self.subject.as_str().into();
             let deadline = Instant::now() + ASK;
             // The answer, that nobody is there included, goes to the caller.

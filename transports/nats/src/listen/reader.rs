@@ -6,7 +6,7 @@ use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll, time::D
 use async_nats::{Message as Raw, Subscriber};
 use bytes::Bytes;
 use commissaire::{Address, ErrorKind, Feed, Headers, Message, Place, Result, Source, envelope, header};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future::join_all};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -23,7 +23,7 @@ use crate::{
     bus::{BOUND, Core},
     hand::Held,
     link::State,
-    settle::{Entry, Token, acknowledge, bury},
+    settle::{Door, Entry, Token, acknowledge, bury},
 };
 
 /// How often to look after pulls, and after the server.
@@ -45,6 +45,7 @@ struct Reader {
     core: Arc<Core>,
     feed: Feed,
     plan: Arc<Plan>,
+    door: Arc<Door>,
     prefetch: usize,
     taps: Vec<Tap>,
     /// Changes of what a durable subscription wants.
@@ -88,6 +89,7 @@ pub(super) async fn start(
     let now = Instant::now();
     let reader = Reader {
         core: core.clone(),
+        door: Arc::new(Door::new(feed.closing())),
         feed,
         prefetch: usize::from(prefetch.max(1)),
         taps,
@@ -120,7 +122,7 @@ impl Reader {
             tokio::select! {
                 biased;
                 () = closing.cancelled() => break,
-                () = end.cancelled() => return,
+                () = end.cancelled() => return self.door.open(&self.core),
                 Ok(()) = state.changed() => {
                     let now = *state.borrow_and_update();
                     self.follow(now);
@@ -218,10 +220,10 @@ impl Reader {
         let (core, plan, unsure) = (self.core.clone(), self.plan.clone(), self.sure.is_none());
         self.look = Some(tokio::spawn(async move {
             let deadline = Instant::now() + BOUND / 2;
-            if unsure && let Some(wanted) = &plan.wanted {
-                // It may have been changed, or removed, while we were away.
-                let _ = wanted.refresh(&core, deadline).await;
-                let _ = wanted.write(&core, deadline).await;
+            if let Some(wanted) = &plan.wanted
+                && let Err(fault) = wanted.refresh(&core, unsure, deadline).await
+            {
+                tracing::debug!(?fault, "a durable subscription's record was not read");
             }
             plan.ensure(&core, deadline).await
         }));
@@ -314,7 +316,8 @@ impl Reader {
     fn deliver(&self, place: Place, message: Message, token: Token, held: Held) {
         let returned = u64::from(self.core.hand.returned(&token.stored));
         let redelivered = u32::try_from(token.delivered.saturating_sub(1 + returned)).unwrap_or(u32::MAX);
-        let entry = Entry { core: self.core.clone(), spot: self.plan.spot.clone(), token, held };
+        let (core, spot, door) = (self.core.clone(), self.plan.spot.clone(), self.door.clone());
+        let entry = Entry { core, spot, token, held, door };
         self.feed.deliver(place, message, redelivered, Box::new(entry));
     }
 
@@ -349,10 +352,10 @@ impl Reader {
     async fn leave(mut self) {
         self.feed.consuming().set(false);
         let core = &self.core;
-        for tap in &mut self.taps {
-            for token in tap.shut(&core.link).await {
-                core.hand.give_back(token.stored, token.ack);
-            }
+        let left = join_all(self.taps.iter_mut().map(|tap| tap.shut(&core.link))).await;
+        self.door.open(core);
+        for token in left.into_iter().flatten() {
+            core.hand.give_back(token.stored, token.ack);
         }
         for (_, _, token, held) in self.surplus.drain(..) {
             drop(held);
