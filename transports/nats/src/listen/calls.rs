@@ -127,7 +127,7 @@ impl Calls {
     async fn take(&mut self, raw: Raw) {
         let link = &self.core.link;
         // A caller that names anything but its own place for answers gets none.
-        let back = raw.reply.as_ref().map(|reply| reply.to_string());
+        let back = raw.reply.as_ref().map(ToString::to_string);
         let back = back.filter(|subject| link.names.read_back(subject).is_some());
         let message = match envelope::decode(raw.payload) {
             Ok(message) => message,

@@ -144,14 +144,18 @@ impl Tap {
     pub(super) async fn shut(&mut self, link: &Link) -> Vec<Token> {
         let mut tokens = Vec::new();
         let deadline = Instant::now() + QUIET;
-        while self.outstanding() > 0 && link.echo(deadline).await.is_ok() {
+        while self.outstanding() > 0 {
+            let Ok(info) = link.api(&self.info, &Value::Null, deadline).await else { break };
+            if link.echo(deadline).await.is_err() {
+                break;
+            }
             let before = tokens.len();
             while let Some(Some(raw)) = self.subscriber.next().now_or_never() {
                 if let Word::Message(token) = self.read(&raw) {
                     tokens.push(token);
                 }
             }
-            if tokens.len() == before {
+            if tokens.len() == before && info["num_pending"] == 0 {
                 break;
             }
         }

@@ -4,8 +4,7 @@
 use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use async_nats::{Message as Raw, Subscriber};
-use bytes::Bytes;
-use commissaire::{Address, ErrorKind, Feed, Headers, Message, Place, Result, Source, envelope, header};
+use commissaire::{Address, ErrorKind, Feed, Message, Place, Result, Source, envelope};
 use futures_util::{StreamExt, future::join_all};
 use tokio::{
     sync::watch,
@@ -17,13 +16,13 @@ use super::{
     ear,
     plan::{Plan, Role},
     pulls::{Tap, Word},
-    rest,
+    rest, unreadable,
 };
 use crate::{
     bus::{BOUND, Core},
     hand::Held,
     link::State,
-    settle::{Door, Entry, Token, acknowledge, bury},
+    settle::{Door, Entry, Token},
 };
 
 /// How often to look after pulls, and after the server.
@@ -37,8 +36,6 @@ const MOST_AGAIN: usize = 32;
 /// How long a delivery without a place waits for one before another process may have it.
 const PATIENCE: Duration = Duration::from_secs(1);
 const MOST_BEAT: Duration = Duration::from_secs(3600);
-/// Messages of more than this are no dead letters as they are.
-const MOST_UNREADABLE: usize = commissaire::MAX_MESSAGE - 256;
 
 /// One subscription.
 struct Reader {
@@ -296,7 +293,7 @@ impl Reader {
             Ok(message) => message,
             Err(error) => {
                 tracing::warn!(origin = %self.plan.spot.origin, %error, "what cannot be read becomes a dead letter");
-                return self.bury(raw.payload, token, held);
+                return unreadable::bury(&self.core, &self.plan, &raw.payload, token, held);
             }
         };
         if role == Role::First
@@ -319,33 +316,6 @@ impl Reader {
         let (core, spot, door) = (self.core.clone(), self.plan.spot.clone(), self.door.clone());
         let entry = Entry { core, spot, token, held, door };
         self.feed.deliver(place, message, redelivered, Box::new(entry));
-    }
-
-    /// Puts what cannot be read among the dead letters, its bytes as the body, as far as they fit.
-    fn bury(&self, raw: Bytes, token: Token, held: Held) {
-        let message = || {
-            let mut headers = Headers::default();
-            headers.set(header::VERSION, "1").ok()?;
-            headers.set(header::DEAD, "malformed").ok()?;
-            let body = raw.slice(..raw.len().min(MOST_UNREADABLE));
-            Message::from_parts(self.plan.address()?, headers, body).ok()
-        };
-        let Some(message) = message() else { return };
-        let bytes = Bytes::from(envelope::encode(&message.with_origin(&self.plan.spot.origin)));
-        let (core, spot) = (self.core.clone(), self.plan.spot.clone());
-        let settling = core.settling.clone();
-        settling.spawn(async move {
-            let deadline = Instant::now() + BOUND;
-            let id = format!("{}:{}:{}:d", token.stored.stream, token.stored.seq, token.stored.time);
-            let buried = match bury(&core, &spot.origin, &bytes, &id, deadline).await {
-                Ok(()) => acknowledge(&core, &token, deadline).await,
-                Err(fault) => Err(fault),
-            };
-            drop(held);
-            if let Err(fault) = buried {
-                tracing::warn!(origin = %spot.origin, ?fault, "what cannot be read stays where it is");
-            }
-        });
     }
 
     /// Gives back what came until the server knew that we leave.
