@@ -97,6 +97,11 @@ impl Names {
         format!("{}.1.g.>", self.exchange)
     }
 
+    /// Where those who read from a place, `STREAM.CONSUMER`, tell each other what they give back.
+    pub(crate) fn returns(&self, place: &str) -> String {
+        format!("{}.1.b.{place}", self.exchange)
+    }
+
     /// What is stored to learn the server's time.
     pub(crate) fn tick(&self) -> String {
         format!("{}.1.t", self.exchange)
