@@ -62,6 +62,7 @@ async fn many_that_rest_hold_up_nobody_and_are_on_time() -> Outcome {
     bus.publish(job("fresh")).await?;
     assert_eq!(take(&mut queue).await, "fresh");
     let control = Lateness::watch();
+    let mut acking = tokio::task::JoinSet::new();
     for _ in 0..MANY {
         let delivery = next(&mut queue).await;
         let now = Instant::now();
@@ -70,7 +71,10 @@ async fn many_that_rest_hold_up_nobody_and_are_on_time() -> Outcome {
         let limit = after.mul_f64(1.1) + control.worst();
         assert!(now <= settled + limit, "{:?} after the last was settled", now - settled);
         assert_eq!(delivery.redelivered(), 0);
-        delivery.ack().await?;
+        acking.spawn(delivery.ack());
+    }
+    while let Some(acked) = acking.join_next().await {
+        acked??;
     }
     Ok(())
 }
