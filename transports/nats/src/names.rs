@@ -63,7 +63,12 @@ impl Names {
                 Some(common) => joint(&common, &words),
             });
         }
-        let words = common.unwrap_or_else(|| vec![">".to_owned()]);
+        let mut words = common.unwrap_or_else(|| vec![">".to_owned()]);
+        // Of all subjects so long this covers just that with the last word of a key. Always a wildcard: nats-server 2.9
+        // finds nothing any more when the filter of a consumer becomes one that was none.
+        if let Some(last) = words.last_mut().filter(|last| *last == "_") {
+            *last = "*".to_owned();
+        }
         format!("{}.1.e.{}", self.exchange, words.join("."))
     }
 
@@ -90,6 +95,11 @@ impl Names {
     /// All such records.
     pub(crate) fn all_records(&self) -> String {
         format!("{}.1.g.>", self.exchange)
+    }
+
+    /// Where those who read from a place, `STREAM.CONSUMER`, tell each other what they give back.
+    pub(crate) fn returns(&self, place: &str) -> String {
+        format!("{}.1.b.{place}", self.exchange)
     }
 
     /// What is stored to learn the server's time.
@@ -184,6 +194,12 @@ pub(crate) fn is_prefix(text: &str) -> bool {
     }
 }
 
+/// One filter of events that covers both.
+pub(crate) fn wider(one: &str, two: &str) -> String {
+    let words = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<String>>();
+    joint(&words(one), &words(two)).join(".")
+}
+
 fn of(origin: &Origin) -> String {
     match origin {
         Origin::Queue(key) => format!("q.{key}"),
@@ -244,14 +260,30 @@ mod tests {
 
     #[test]
     fn one_subject_covers_all_patterns() {
-        assert_eq!(covering(&["a.*.b"]), "x.1.e.a.*.b._");
+        assert_eq!(covering(&["a.*.b"]), "x.1.e.a.*.b.*");
         assert_eq!(covering(&["a.#"]), "x.1.e.a.>");
         assert_eq!(covering(&["#.b"]), "x.1.e.>");
-        assert_eq!(covering(&["a.b", "a.c"]), "x.1.e.a.*._");
+        assert_eq!(covering(&["a.b", "a.c"]), "x.1.e.a.*.*");
         assert_eq!(covering(&["a.b", "a"]), "x.1.e.a.>");
         assert_eq!(covering(&["a.b.#", "a.b"]), "x.1.e.a.b.>");
         assert_eq!(covering(&["a.#", "b"]), "x.1.e.*.>");
         assert_eq!(covering(&["a._", "a"]), "x.1.e.a.>");
+    }
+
+    #[test]
+    fn a_filter_only_grows() {
+        let filters = [
+            ("a.*", "a.*", "a.*"),
+            ("a.*", "a.b.*", "a.>"),
+            ("a.b.*", "a.*.*", "a.*.*"),
+            ("a.>", "a.*", "a.>"),
+        ];
+        for (one, two, both) in filters {
+            let [one, two, both] = [one, two, both].map(|text| format!("x.1.e.{text}"));
+            assert_eq!(wider(&one, &two), both);
+            assert_eq!(wider(&two, &one), both);
+            assert_eq!(wider(&both, &one), both);
+        }
     }
 
     #[test]

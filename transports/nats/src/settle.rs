@@ -13,6 +13,7 @@ use crate::{
     bus::{BOUND, Core},
     clock::millis,
     declare::Stream,
+    door::Door,
     fault::Fault,
     hand::{Held, Stored},
     publish::store,
@@ -46,6 +47,7 @@ pub(crate) struct Entry {
     pub(crate) token: Token,
     /// Keeps the lease up.
     pub(crate) held: Held,
+    pub(crate) door: Arc<Door>,
 }
 
 #[async_trait]
@@ -63,9 +65,9 @@ impl Settle for Entry {
     }
 
     fn release(self: Box<Self>) {
-        let Self { core, token, held, .. } = *self;
+        let Self { core, token, held, door, .. } = *self;
         drop(held);
-        core.hand.give_back(token.stored, token.ack);
+        Door::give_back(&door, &core, token);
     }
 }
 
@@ -80,9 +82,7 @@ impl Entry {
             Settlement::DeadLetter { message } => self.bury(message, deadline).await,
             Settlement::Redrive { message } if self.spot.dead => self.retry(0, &message, deadline).await,
             Settlement::Redrive { .. } => {
-                let Self { core, token, held, .. } = *self;
-                drop(held);
-                core.hand.give_back(token.stored, token.ack);
+                self.release();
                 return Err(Error::invalid("only a dead letter can be brought back to where it died"));
             }
             other => Err(Fault::Odd(format!("settlement {other:?}"))),
@@ -91,7 +91,7 @@ impl Entry {
             Ok(()) => acknowledge(&self.core, &self.token, deadline).await,
             Err(fault) => {
                 // What was not stored elsewhere comes again at once.
-                self.core.hand.give_back(self.token.stored.clone(), self.token.ack.clone());
+                Door::give_back(&self.door, &self.core, self.token.clone());
                 Err(fault)
             }
         };
@@ -121,8 +121,8 @@ impl Entry {
 
     /// The same for the same delivery of the same message, another for every other.
     fn id(&self, kind: &str) -> String {
-        let Stored { stream, seq, time } = &self.token.stored;
-        format!("{stream}:{seq}:{time}:{kind}")
+        let Stored { place, seq, time } = &self.token.stored;
+        format!("{place}:{seq}:{time}:{kind}")
     }
 }
 
