@@ -8,6 +8,7 @@ use commissaire::Driver;
 mod bus;
 mod durable;
 mod fitness;
+mod held;
 mod keys;
 mod ledger;
 mod lines;

@@ -6,8 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use async_trait::async_trait;
-use commissaire::{Error, ErrorKind, Origin, Result, Settle, Settlement, envelope};
+use commissaire::{Error, ErrorKind, Origin, Result};
 use redis::{Pipeline, Value};
 use tokio::{
     sync::{Notify, oneshot},
@@ -16,6 +15,7 @@ use tokio::{
 
 use crate::{
     bus::{BOUND, Core},
+    held::Held,
     listen::{
         entry::{Entry, EntryId, Stream},
         intake::Intake,
@@ -57,61 +57,13 @@ struct Job {
     done: Option<oneshot::Sender<Result<()>>>,
 }
 
-enum Verdict {
+/// What becomes of an entry.
+pub(crate) enum Verdict {
     Ack,
     Retry { after: u64, message: Vec<u8> },
     Dead { message: Vec<u8> },
     Redrive { message: Vec<u8> },
     Release,
-}
-
-/// The transport's side of a delivery from a stream.
-pub(crate) struct Held {
-    pub(crate) settler: Arc<Settler>,
-    pub(crate) intake: Arc<Intake<Arc<Stream>>>,
-    pub(crate) entry: Entry,
-}
-
-#[async_trait]
-impl Settle for Held {
-    async fn settle(self: Box<Self>, settlement: Settlement) -> Result<()> {
-        let verdict = match settlement {
-            Settlement::Ack => Verdict::Ack,
-            Settlement::Retry { after, message } => Verdict::Retry {
-                // Rounded up: it is never early.
-                after: u64::try_from(after.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).min(1 << 40),
-                message: envelope::encode(&message),
-            },
-            Settlement::DeadLetter { message } => {
-                let message = message.with_origin(self.intake.source().origin());
-                Verdict::Dead { message: envelope::encode(&message) }
-            }
-            Settlement::Redrive { message } if self.intake.source().source().is_some() => {
-                Verdict::Redrive { message: envelope::encode(&message) }
-            }
-            other => {
-                let what = match other {
-                    Settlement::Redrive { .. } => "only a dead letter can be brought back",
-                    _ => "this transport does not know that verdict",
-                };
-                let what = format!("settling a message of {}: {what}", self.intake.source().name());
-                self.release();
-                return Err(Error::invalid(what));
-            }
-        };
-        let (done, answer) = oneshot::channel();
-        self.settler.put(self.intake.source().clone(), self.entry.id, verdict, Some(done))?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
-    }
-
-    fn release(self: Box<Self>) {
-        let Self { settler, intake, entry } = *self;
-        // The same consumer has a place for it as soon as this one is free.
-        match intake.keep(entry) {
-            Ok(()) => settler.serve(&intake),
-            Err(entry) => settler.release(intake.source(), entry.id),
-        }
-    }
 }
 
 impl Settler {
@@ -192,7 +144,7 @@ impl Settler {
         })
     }
 
-    fn put(
+    pub(crate) fn put(
         &self,
         stream: Arc<Stream>,
         id: EntryId,
@@ -397,6 +349,6 @@ fn not_redriven(jobs: &[Job], answer: &Value) -> Option<Error> {
     Some(Error::new(kind, format!("bringing a dead letter back to {origin}: {why}")))
 }
 
-fn closed() -> Error {
+pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "settling: the bus is closed, and the message was given back")
 }
