@@ -27,11 +27,11 @@ const MOST_WAITING: usize = 65_536;
 pub(crate) const NAK: &str = "-NAK";
 
 /// All deliveries in hand.
-#[derive(Debug)]
 pub(crate) struct Hand {
     held: Mutex<HashMap<u64, (Subject, Instant)>>,
     next: AtomicU64,
     returned: Mutex<HashMap<Stored, u32>>,
+    link: Arc<Link>,
     back: mpsc::Sender<Subject>,
 }
 
@@ -44,7 +44,6 @@ pub(crate) struct Stored {
 }
 
 /// One delivery in hand. Dropping it ends that.
-#[derive(Debug)]
 pub(crate) struct Held {
     hand: Arc<Hand>,
     id: u64,
@@ -58,6 +57,7 @@ impl Hand {
             held: Mutex::default(),
             next: AtomicU64::new(0),
             returned: Mutex::default(),
+            link: link.clone(),
             back,
         });
         tokio::spawn(give_back(link.clone(), orders));
@@ -80,7 +80,8 @@ impl Hand {
         }
         *returned.entry(stored).or_default() += 1;
         drop(returned);
-        if self.back.try_send(ack).is_err() {
+        // Before its place is free: what is asked for with it comes behind.
+        if !self.link.post_now(&ack, NAK) && self.back.try_send(ack).is_err() {
             tracing::debug!("a delivery was not given back: it comes again when its lease ends");
         }
     }

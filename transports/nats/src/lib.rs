@@ -20,6 +20,7 @@ mod mux;
 mod names;
 mod options;
 mod publish;
+mod refused;
 mod registry;
 mod settle;
 mod survey;

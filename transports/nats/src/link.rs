@@ -8,12 +8,12 @@ use std::{
 };
 
 use async_nats::{
-    Client, ConnectErrorKind, Event, HeaderMap, Message, ServerError, StatusCode, Subject, Subscriber,
+    Client, Event, HeaderMap, Message, ServerError, StatusCode, Subject, Subscriber,
     connection::State as Wire,
 };
 use bytes::Bytes;
-use commissaire::{Connectivity, Error, ErrorKind, Result};
-use futures_util::StreamExt;
+use commissaire::{Connectivity, Error, Result};
+use futures_util::{FutureExt, StreamExt};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout, timeout_at},
@@ -26,6 +26,7 @@ use crate::{
     mux::{Heard, Mux, Waiting},
     names::Names,
     options::Options,
+    refused::refused,
 };
 
 /// A silent server is asked so often; after three in vain it is taken for dead.
@@ -187,6 +188,12 @@ impl Link {
         }
     }
 
+    /// Sends at once, before anything that is sent later, or not at all: for those who cannot wait.
+    pub(crate) fn post_now(&self, subject: &Subject, payload: &'static str) -> bool {
+        let sent = self.client.publish(subject.clone(), Bytes::from_static(payload.as_bytes()));
+        self.state.borrow().up && !self.end.is_cancelled() && matches!(sent.now_or_never(), Some(Ok(())))
+    }
+
     /// Asks and waits for the one answer.
     pub(crate) async fn request(
         &self,
@@ -220,7 +227,7 @@ impl Link {
     /// sent us until then is here.
     pub(crate) async fn echo(&self, deadline: Instant) -> Result<u64, Fault> {
         let generation = self.up(deadline).await?;
-        let mut waiting = self.mux.enter(Subject::from_static("echo"));
+        let mut waiting = self.mux.enter(self.back.as_str().into());
         self.send(self.word(&waiting).into(), None, None, Bytes::new(), deadline).await?;
         timeout_at(deadline, waiting.heard()).await.map_err(|_| Fault::Late)??;
         Ok(generation)
@@ -339,7 +346,7 @@ fn forbid(link: &Link, text: &str) {
         return;
     };
     let lower = text.to_lowercase();
-    if lower.contains("for publish") {
+    if lower.contains("for publish") || subject.strip_suffix(".*") == Some(&link.back) {
         link.mux.forbid(subject);
     } else if lower.contains("for subscription") {
         let mut refused = link.refused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -348,42 +355,4 @@ fn forbid(link: &Link, text: &str) {
         }
     }
     tracing::warn!(subject, "the NATS server does not allow us this subject");
-}
-
-/// Why the first connection failed, without a word of what was given to the library.
-fn refused(place: &str, error: &async_nats::ConnectError) -> Error {
-    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    let lower = cause.to_lowercase();
-    let forbidden = |why: &str| Error::new(ErrorKind::Forbidden, format!("{place} refused us: {why}"));
-    match error.kind() {
-        ConnectErrorKind::AuthorizationViolation => {
-            forbidden("user, password, token or key are not accepted: check bus_uri")
-        }
-        ConnectErrorKind::Authentication => {
-            forbidden("the nkey or the credentials cannot be used: check their file")
-        }
-        ConnectErrorKind::TimedOut => Error::new(ErrorKind::Timeout, format!("{place} does not answer")),
-        _ if lower.contains("authorization violation") || lower.contains("user authentication") => {
-            forbidden("user, password, token or key are not accepted: check bus_uri")
-        }
-        _ if lower.contains("unknownissuer") => {
-            forbidden("its certificate is of an unknown authority: give ca_file, if it is yours")
-        }
-        _ if lower.contains("notvalidforname") || lower.contains("not valid for name") => {
-            forbidden("its certificate is for another name")
-        }
-        _ if lower.contains("certificaterequired") || lower.contains("certificate required") => {
-            forbidden("it wants a certificate of ours: give cert_file and key_file")
-        }
-        _ if lower.contains("certificate") => forbidden(&format!("TLS: {cause}")),
-        _ if lower.contains("closed") || lower.contains("broken pipe") || lower.contains("reset") => {
-            Error::unavailable(format!(
-                "{place} ended the connection at once: does it want TLS, or a certificate of ours?"
-            ))
-        }
-        kind => {
-            let lines: String = cause.escape_default().take(200).collect();
-            Error::unavailable(format!("{place} cannot be reached: {kind}: {lines}"))
-        }
-    }
 }

@@ -113,19 +113,19 @@ impl Mux {
         }
     }
 
-    /// The server does not allow publishing to `subject`.
+    /// The server does not allow `subject`, to which a request went or by which its answer would come.
     pub(crate) fn forbid(&self, subject: &str) {
         let mut table = self.table();
         let ids: Vec<u64> = table
             .entries
             .iter()
-            .filter(|(_, entry)| entry.subject.as_str() == subject)
+            .filter(|(_, entry)| subject.strip_prefix(&*entry.subject).is_some_and(is_below))
             .map(|(id, _)| *id)
             .collect();
         let entries: Vec<Entry> = ids.iter().filter_map(|id| table.entries.remove(id)).collect();
         drop(table);
         for entry in entries {
-            let _ = entry.sender.send(Err(Fault::Forbidden(format!("publish to {subject}"))));
+            let _ = entry.sender.send(Err(Fault::Forbidden(subject.to_owned())));
         }
     }
 
@@ -150,6 +150,11 @@ impl Mux {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether this stands behind a subject in one that is the same or below it.
+fn is_below(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('.')
 }
 
 /// The number in the last word of a subject: what stands before a `-`.

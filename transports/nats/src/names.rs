@@ -63,7 +63,12 @@ impl Names {
                 Some(common) => joint(&common, &words),
             });
         }
-        let words = common.unwrap_or_else(|| vec![">".to_owned()]);
+        let mut words = common.unwrap_or_else(|| vec![">".to_owned()]);
+        // Of all subjects so long this covers just that with the last word of a key. Always a wildcard: nats-server 2.9
+        // finds nothing any more when the filter of a consumer becomes one that was none.
+        if let Some(last) = words.last_mut().filter(|last| *last == "_") {
+            *last = "*".to_owned();
+        }
         format!("{}.1.e.{}", self.exchange, words.join("."))
     }
 
@@ -244,10 +249,10 @@ mod tests {
 
     #[test]
     fn one_subject_covers_all_patterns() {
-        assert_eq!(covering(&["a.*.b"]), "x.1.e.a.*.b._");
+        assert_eq!(covering(&["a.*.b"]), "x.1.e.a.*.b.*");
         assert_eq!(covering(&["a.#"]), "x.1.e.a.>");
         assert_eq!(covering(&["#.b"]), "x.1.e.>");
-        assert_eq!(covering(&["a.b", "a.c"]), "x.1.e.a.*._");
+        assert_eq!(covering(&["a.b", "a.c"]), "x.1.e.a.*.*");
         assert_eq!(covering(&["a.b", "a"]), "x.1.e.a.>");
         assert_eq!(covering(&["a.b.#", "a.b"]), "x.1.e.a.b.>");
         assert_eq!(covering(&["a.#", "b"]), "x.1.e.*.>");

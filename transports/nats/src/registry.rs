@@ -73,12 +73,14 @@ impl Wanted {
         store(core, &subject, Some(&id), HeaderMap::new(), &Bytes::from(text), deadline, stream).await
     }
 
-    /// Reads the record again, for it may have changed while we were away.
-    pub(crate) async fn refresh(&self, core: &Core, deadline: Instant) -> Result<(), Fault> {
-        if let Some((_, _, payload)) = raw(core, &self.name, deadline).await? {
-            self.take(&payload);
+    /// Reads the record again, for it may have changed while we were away; one that is gone, or that shall show that
+    /// we are back, is written.
+    pub(crate) async fn refresh(&self, core: &Core, back: bool, deadline: Instant) -> Result<(), Fault> {
+        let record = raw(core, &self.name, deadline).await?;
+        if let Some((_, _, payload)) = &record {
+            self.take(payload);
         }
-        Ok(())
+        if back || record.is_none() { self.write(core, deadline).await } else { Ok(()) }
     }
 }
 

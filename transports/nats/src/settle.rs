@@ -1,13 +1,14 @@
 //! Settling: what becomes of a delivery, in the order that loses nothing. The copy is stored first, under an id made of
 //! the old message's place, so that the same settlement stores it once; then the old one is acknowledged.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_nats::{HeaderMap, Subject};
 use async_trait::async_trait;
 use bytes::Bytes;
 use commissaire::{Error, ErrorKind, Message, Origin, Result, Settle, Settlement, envelope};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     bus::{BOUND, Core},
@@ -39,6 +40,38 @@ pub(crate) struct Token {
     pub(crate) delivered: u64,
 }
 
+/// The way back of a subscription's deliveries. From when it closes until the server has forgotten its requests,
+/// nothing goes back: nats-server 2.9 takes what is given back off its list when it finds only a requester who has left,
+/// and remembers it only after the lease.
+#[derive(Debug)]
+pub(crate) struct Door {
+    closing: CancellationToken,
+    kept: Mutex<Option<Vec<Token>>>,
+}
+
+impl Door {
+    pub(crate) fn new(closing: CancellationToken) -> Self {
+        Self { closing, kept: Mutex::new(Some(Vec::new())) }
+    }
+
+    /// Gives a delivery back, now or when the door opens.
+    pub(crate) fn give_back(&self, core: &Core, token: Token) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.as_mut().filter(|_| self.closing.is_cancelled()) {
+            Some(kept) => kept.push(token),
+            None => core.hand.give_back(token.stored, token.ack),
+        }
+    }
+
+    /// The subscription has left: everything goes back from now on.
+    pub(crate) fn open(&self, core: &Core) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for token in kept.into_iter().flatten() {
+            core.hand.give_back(token.stored, token.ack);
+        }
+    }
+}
+
 /// A delivery's settlement.
 pub(crate) struct Entry {
     pub(crate) core: Arc<Core>,
@@ -46,6 +79,7 @@ pub(crate) struct Entry {
     pub(crate) token: Token,
     /// Keeps the lease up.
     pub(crate) held: Held,
+    pub(crate) door: Arc<Door>,
 }
 
 #[async_trait]
@@ -63,9 +97,9 @@ impl Settle for Entry {
     }
 
     fn release(self: Box<Self>) {
-        let Self { core, token, held, .. } = *self;
+        let Self { core, token, held, door, .. } = *self;
         drop(held);
-        core.hand.give_back(token.stored, token.ack);
+        door.give_back(&core, token);
     }
 }
 
@@ -80,9 +114,7 @@ impl Entry {
             Settlement::DeadLetter { message } => self.bury(message, deadline).await,
             Settlement::Redrive { message } if self.spot.dead => self.retry(0, &message, deadline).await,
             Settlement::Redrive { .. } => {
-                let Self { core, token, held, .. } = *self;
-                drop(held);
-                core.hand.give_back(token.stored, token.ack);
+                self.release();
                 return Err(Error::invalid("only a dead letter can be brought back to where it died"));
             }
             other => Err(Fault::Odd(format!("settlement {other:?}"))),
@@ -91,7 +123,7 @@ impl Entry {
             Ok(()) => acknowledge(&self.core, &self.token, deadline).await,
             Err(fault) => {
                 // What was not stored elsewhere comes again at once.
-                self.core.hand.give_back(self.token.stored.clone(), self.token.ack.clone());
+                self.door.give_back(&self.core, self.token.clone());
                 Err(fault)
             }
         };

@@ -127,7 +127,7 @@ impl Calls {
     async fn take(&mut self, raw: Raw) {
         let link = &self.core.link;
         // A caller that names anything but its own place for answers gets none.
-        let back = raw.reply.as_ref().map(|reply| reply.to_string());
+        let back = raw.reply.as_ref().map(ToString::to_string);
         let back = back.filter(|subject| link.names.read_back(subject).is_some());
         let message = match envelope::decode(raw.payload) {
             Ok(message) => message,
@@ -245,7 +245,7 @@ impl Calls {
     /// there are any, and else comes out here.
     async fn leave(mut self, answers: &mut mpsc::Receiver<Option<Waits>>) {
         self.feed.consuming().set(false);
-        for raw in ear::shut(&self.core.link, &mut self.subscriber).await {
+        for raw in ear::shut(&self.core.link, &mut self.subscriber, async {}).await {
             let subject = self.subject.as_str().into();
             let deadline = Instant::now() + ASK;
             // The answer, that nobody is there included, goes to the caller.

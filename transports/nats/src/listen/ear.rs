@@ -15,7 +15,7 @@ use crate::{fault::Fault, link::Link};
 /// given to others only after its lease.)
 const ENDLESS: u64 = 10_000_000_000;
 /// How long ending may take.
-const LEAVE: Duration = Duration::from_secs(2);
+pub(crate) const LEAVE: Duration = Duration::from_secs(2);
 
 /// Subscribes, with others in `group` or alone.
 pub(crate) async fn open(
@@ -51,9 +51,14 @@ pub(crate) async fn known(link: &Link, subject: &str, deadline: Instant) -> Resu
     }
 }
 
-/// Unsubscribes, and returns what the server had sent by then.
-pub(crate) async fn shut(link: &Link, subscriber: &mut Subscriber) -> Vec<Message> {
+/// Unsubscribes, and returns what the server had sent by then; `between` is done once the server sends no more.
+pub(crate) async fn shut(
+    link: &Link,
+    subscriber: &mut Subscriber,
+    between: impl Future<Output = ()>,
+) -> Vec<Message> {
     if subscriber.unsubscribe_after(ENDLESS).await.is_ok() {
+        between.await;
         // Without a connection nothing more can come.
         let _ = link.echo(Instant::now() + LEAVE).await;
     }

@@ -102,7 +102,7 @@ impl Hearer {
             }
         }
         self.feed.consuming().set(false);
-        for raw in ear::shut(&self.core.link, &mut self.subscriber).await {
+        for raw in ear::shut(&self.core.link, &mut self.subscriber, async {}).await {
             self.take(&raw);
         }
         while let Some(place) = self.feed.try_place()

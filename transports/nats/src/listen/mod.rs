@@ -7,6 +7,7 @@ mod plan;
 mod pulls;
 mod reader;
 mod rest;
+mod unreadable;
 
 use std::{sync::Arc, time::Duration};
 

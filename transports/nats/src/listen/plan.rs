@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use commissaire::{Address, Error, ErrorKind, Key, Origin, Result, Source};
+use commissaire::{Address, Error, Key, Origin, Result, Source};
 use tokio::time::Instant;
 
 use crate::{
@@ -63,28 +63,15 @@ impl Plan {
 
     /// Makes sure that all is there, with the settings that we want. Returns whether something was not.
     pub(super) async fn ensure(&self, core: &Core, deadline: Instant) -> Result<bool> {
-        let link = &core.link;
-        let mut made = false;
-        // A stream that is gone takes its consumers along, so they are looked at first.
-        for again in [false, true] {
-            let mut absent = false;
-            for (_, consumer) in self.consumers(core) {
-                match consumer.ensure(link, deadline).await {
-                    Ok(new) => made |= new,
-                    Err(error) if !again && *error.kind() == ErrorKind::Unavailable => absent = true,
-                    Err(error) => return Err(error),
-                }
-            }
-            if !absent {
-                break;
-            }
-            made |= self.streams(core, deadline).await?;
+        let mut made = self.streams(core, deadline).await?;
+        for (_, consumer) in self.consumers(core) {
+            made |= consumer.ensure(&core.link, deadline).await?;
         }
         Ok(made)
     }
 
     /// Makes the streams.
-    pub(super) async fn streams(&self, core: &Core, deadline: Instant) -> Result<bool> {
+    async fn streams(&self, core: &Core, deadline: Instant) -> Result<bool> {
         let (link, mut made) = (&core.link, false);
         if self.spot.dead {
             return Stream::dead(link).ensure(link, deadline).await;

@@ -5,7 +5,8 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use async_nats::{Message as Raw, Subscriber};
 use commissaire::Result;
-use serde_json::json;
+use futures_util::{FutureExt, StreamExt};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{ear, plan::Role};
@@ -19,6 +20,8 @@ use crate::{
 /// How long a request stands, and how often the server says that it does.
 const STANDS: Duration = Duration::from_secs(30);
 const BEAT: Duration = Duration::from_secs(2);
+/// How long the server is let finish.
+const QUIET: Duration = Duration::from_secs(1);
 /// How late either may be.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -27,6 +30,7 @@ pub(super) struct Tap {
     pub(super) role: Role,
     stream: Arc<str>,
     next: String,
+    info: String,
     inbox: String,
     pub(super) subscriber: Subscriber,
     pulls: VecDeque<Pull>,
@@ -63,6 +67,7 @@ impl Tap {
             role,
             stream: consumer.stream.as_str().into(),
             next: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", consumer.stream, consumer.name),
+            info: format!("CONSUMER.INFO.{}.{}", consumer.stream, consumer.name),
             inbox,
             subscriber,
             pulls: VecDeque::new(),
@@ -134,11 +139,39 @@ impl Tap {
         }
     }
 
-    /// Ends it; what the server had sent by then.
+    /// Ends it; what the server had sent by then. While the server is still sending it is let finish what was asked for:
+    /// what it cannot send any more it might remember only after the lease.
     pub(super) async fn shut(&mut self, link: &Link) -> Vec<Token> {
-        let left = ear::shut(link, &mut self.subscriber).await;
-        let deliveries = left.iter().filter(|raw| raw.status.is_none());
-        deliveries.filter_map(|raw| token(&self.stream, raw.reply.as_ref()?)).collect()
+        let mut tokens = Vec::new();
+        let deadline = Instant::now() + QUIET;
+        while self.outstanding() > 0 {
+            let Ok(info) = link.api(&self.info, &Value::Null, deadline).await else { break };
+            if link.echo(deadline).await.is_err() {
+                break;
+            }
+            let before = tokens.len();
+            while let Some(Some(raw)) = self.subscriber.next().now_or_never() {
+                if let Word::Message(token) = self.read(&raw) {
+                    tokens.push(token);
+                }
+            }
+            if tokens.len() == before && info["num_pending"] == 0 {
+                break;
+            }
+        }
+        // To answer this the server looks through its requests, and forgets those of who has left.
+        let look = async {
+            let deadline = Instant::now() + ear::LEAVE;
+            if let Err(fault) = link.api(&self.info, &Value::Null, deadline).await {
+                tracing::debug!(?fault, "a consumer was left without a look at it");
+            }
+        };
+        for raw in ear::shut(link, &mut self.subscriber, look).await {
+            if raw.status.is_none() {
+                tokens.extend(raw.reply.as_ref().and_then(|ack| token(&self.stream, ack)));
+            }
+        }
+        tokens
     }
 }
 

@@ -4,9 +4,8 @@
 use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use async_nats::{Message as Raw, Subscriber};
-use bytes::Bytes;
-use commissaire::{Address, ErrorKind, Feed, Headers, Message, Place, Result, Source, envelope, header};
-use futures_util::StreamExt;
+use commissaire::{Address, ErrorKind, Feed, Message, Place, Result, Source, envelope};
+use futures_util::{StreamExt, future::join_all};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -17,13 +16,13 @@ use super::{
     ear,
     plan::{Plan, Role},
     pulls::{Tap, Word},
-    rest,
+    rest, unreadable,
 };
 use crate::{
     bus::{BOUND, Core},
     hand::Held,
     link::State,
-    settle::{Entry, Token, acknowledge, bury},
+    settle::{Door, Entry, Token},
 };
 
 /// How often to look after pulls, and after the server.
@@ -37,14 +36,13 @@ const MOST_AGAIN: usize = 32;
 /// How long a delivery without a place waits for one before another process may have it.
 const PATIENCE: Duration = Duration::from_secs(1);
 const MOST_BEAT: Duration = Duration::from_secs(3600);
-/// Messages of more than this are no dead letters as they are.
-const MOST_UNREADABLE: usize = commissaire::MAX_MESSAGE - 256;
 
 /// One subscription.
 struct Reader {
     core: Arc<Core>,
     feed: Feed,
     plan: Arc<Plan>,
+    door: Arc<Door>,
     prefetch: usize,
     taps: Vec<Tap>,
     /// Changes of what a durable subscription wants.
@@ -88,6 +86,7 @@ pub(super) async fn start(
     let now = Instant::now();
     let reader = Reader {
         core: core.clone(),
+        door: Arc::new(Door::new(feed.closing())),
         feed,
         prefetch: usize::from(prefetch.max(1)),
         taps,
@@ -120,7 +119,7 @@ impl Reader {
             tokio::select! {
                 biased;
                 () = closing.cancelled() => break,
-                () = end.cancelled() => return,
+                () = end.cancelled() => return self.door.open(&self.core),
                 Ok(()) = state.changed() => {
                     let now = *state.borrow_and_update();
                     self.follow(now);
@@ -218,10 +217,10 @@ impl Reader {
         let (core, plan, unsure) = (self.core.clone(), self.plan.clone(), self.sure.is_none());
         self.look = Some(tokio::spawn(async move {
             let deadline = Instant::now() + BOUND / 2;
-            if unsure && let Some(wanted) = &plan.wanted {
-                // It may have been changed, or removed, while we were away.
-                let _ = wanted.refresh(&core, deadline).await;
-                let _ = wanted.write(&core, deadline).await;
+            if let Some(wanted) = &plan.wanted
+                && let Err(fault) = wanted.refresh(&core, unsure, deadline).await
+            {
+                tracing::debug!(?fault, "a durable subscription's record was not read");
             }
             plan.ensure(&core, deadline).await
         }));
@@ -294,7 +293,7 @@ impl Reader {
             Ok(message) => message,
             Err(error) => {
                 tracing::warn!(origin = %self.plan.spot.origin, %error, "what cannot be read becomes a dead letter");
-                return self.bury(raw.payload, token, held);
+                return unreadable::bury(&self.core, &self.plan, &raw.payload, token, held);
             }
         };
         if role == Role::First
@@ -314,45 +313,19 @@ impl Reader {
     fn deliver(&self, place: Place, message: Message, token: Token, held: Held) {
         let returned = u64::from(self.core.hand.returned(&token.stored));
         let redelivered = u32::try_from(token.delivered.saturating_sub(1 + returned)).unwrap_or(u32::MAX);
-        let entry = Entry { core: self.core.clone(), spot: self.plan.spot.clone(), token, held };
+        let (core, spot, door) = (self.core.clone(), self.plan.spot.clone(), self.door.clone());
+        let entry = Entry { core, spot, token, held, door };
         self.feed.deliver(place, message, redelivered, Box::new(entry));
-    }
-
-    /// Puts what cannot be read among the dead letters, its bytes as the body, as far as they fit.
-    fn bury(&self, raw: Bytes, token: Token, held: Held) {
-        let message = || {
-            let mut headers = Headers::default();
-            headers.set(header::VERSION, "1").ok()?;
-            headers.set(header::DEAD, "malformed").ok()?;
-            let body = raw.slice(..raw.len().min(MOST_UNREADABLE));
-            Message::from_parts(self.plan.address()?, headers, body).ok()
-        };
-        let Some(message) = message() else { return };
-        let bytes = Bytes::from(envelope::encode(&message.with_origin(&self.plan.spot.origin)));
-        let (core, spot) = (self.core.clone(), self.plan.spot.clone());
-        let settling = core.settling.clone();
-        settling.spawn(async move {
-            let deadline = Instant::now() + BOUND;
-            let id = format!("{}:{}:{}:d", token.stored.stream, token.stored.seq, token.stored.time);
-            let buried = match bury(&core, &spot.origin, &bytes, &id, deadline).await {
-                Ok(()) => acknowledge(&core, &token, deadline).await,
-                Err(fault) => Err(fault),
-            };
-            drop(held);
-            if let Err(fault) = buried {
-                tracing::warn!(origin = %spot.origin, ?fault, "what cannot be read stays where it is");
-            }
-        });
     }
 
     /// Gives back what came until the server knew that we leave.
     async fn leave(mut self) {
         self.feed.consuming().set(false);
         let core = &self.core;
-        for tap in &mut self.taps {
-            for token in tap.shut(&core.link).await {
-                core.hand.give_back(token.stored, token.ack);
-            }
+        let left = join_all(self.taps.iter_mut().map(|tap| tap.shut(&core.link))).await;
+        self.door.open(core);
+        for token in left.into_iter().flatten() {
+            core.hand.give_back(token.stored, token.ack);
         }
         for (_, _, token, held) in self.surplus.drain(..) {
             drop(held);
