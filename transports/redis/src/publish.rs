@@ -128,7 +128,7 @@ impl Publisher {
                     "service {service} has {MOST_CALLS} calls waiting: try again later, or start more instances"
                 ),
             )),
-            other => Ok(other.map(drop)),
+            other => Ok(other.map(drop).map_err(|fault| fault.about(&list))),
         }
     }
 
@@ -138,7 +138,8 @@ impl Publisher {
         if known.is_some_and(|seen| seen.elapsed() < COUNTED) {
             let mut command = redis::cmd("XADD");
             command.arg(&stream).arg("*").arg("m").arg(bytes);
-            return Ok(self.core.until(deadline, |_| command.clone()).await.map(drop));
+            let sent = self.core.until(deadline, |_| command.clone()).await;
+            return Ok(sent.map(drop).map_err(|fault| fault.about(&stream)));
         }
         let arguments = |command: &mut Cmd| {
             command.arg(MOST_STORED).arg(bytes);
@@ -156,7 +157,7 @@ impl Publisher {
         }
         match answer {
             Ok(Value::Int(-1)) => Err(full(&format!("queue {key}"))),
-            other => Ok(other.map(drop)),
+            other => Ok(other.map(drop).map_err(|fault| fault.about(&stream))),
         }
     }
 

@@ -247,6 +247,11 @@ impl Fault {
         ["LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN"].iter().any(|code| self.is(code))
     }
 
+    /// Whether the server refused, and would again: it has the script, and is neither loading nor busy.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Refused { .. }) && !self.passes() && !self.is("NOSCRIPT")
+    }
+
     /// As an error of `what`, which says what was tried.
     pub(crate) fn into_error(self, what: &str) -> Error {
         match self {

@@ -29,7 +29,8 @@ const CLAIM: Duration = Duration::from_secs(1);
 /// How long an entry belongs to a consumer that says nothing of it, and how often ours speak.
 const LEASE: Duration = Duration::from_secs(30);
 const KEEP: Duration = Duration::from_secs(10);
-/// How often it is looked whether all that is consumed is still there.
+/// How often it is looked whether bindings are still there, and what was not; all else is looked for with [`KEEP`], for
+/// a reader that waits for a stream or a group is told by the server when it goes.
 const VERIFY: Duration = Duration::from_secs(2);
 /// How long a consumer's process must be seen to be gone before its entries are taken: longer if it was never seen to
 /// live since our connection was made, for it may still be making its own.
@@ -89,16 +90,17 @@ impl Care {
             let done: Result<(), Fault> = async {
                 if kept.elapsed() >= KEEP {
                     kept = Instant::now();
-                    self.keep(&wire).await?;
+                    put_off(self.keep(&wire).await)?;
+                    put_off(self.verify(&wire, true).await)?;
                 }
-                self.move_due(&wire).await?;
+                put_off(self.move_due(&wire).await)?;
                 if verified.elapsed() >= VERIFY {
                     verified = Instant::now();
-                    self.verify(&wire).await?;
+                    put_off(self.verify(&wire, false).await)?;
                 }
                 if nudged || claimed.elapsed() >= CLAIM {
                     claimed = Instant::now();
-                    self.claim(&wire).await?;
+                    put_off(self.claim(&wire).await)?;
                 }
                 Ok(())
             }
@@ -158,8 +160,8 @@ impl Care {
 
     /// Makes again what an administrator, or an accident, has taken away of what is consumed here: streams, groups,
     /// bindings.
-    async fn verify(&self, wire: &Wire) -> Result<(), Fault> {
-        let streams = self.streams.start_verifying();
+    async fn verify(&self, wire: &Wire, all: bool) -> Result<(), Fault> {
+        let streams = self.streams.start_verifying(all);
         let mut pipeline = Pipeline::new();
         for stream in &streams {
             pipeline.add_command(self.streams.declaring(wire, stream, true));
@@ -188,11 +190,16 @@ impl Care {
 
     /// Takes this process out of the groups of streams that nobody here reads any more.
     async fn leave(&self, wire: &Wire) -> Result<(), Fault> {
+        let done = self.streams.done();
         let mut pipeline = Pipeline::new();
-        for stream in self.streams.done() {
-            pipeline.add_command(self.streams.leaving(wire, &stream));
+        for stream in &done {
+            pipeline.add_command(self.streams.leaving(wire, stream));
         }
-        first_fault(wire.ask_all(&pipeline, DEAF).await?)
+        let left = wire.ask_all(&pipeline, DEAF).await.and_then(first_fault);
+        if left.is_err() {
+            self.streams.not_done(done);
+        }
+        left
     }
 
     /// Takes over, for those who have room, what others left or gave back.
@@ -223,8 +230,8 @@ impl Care {
             command.arg(self.core.keys.alive()).arg(&dead);
             let _look = stream.look();
             let answer = match wire.ask(&command, DEAF).await {
-                // The reader makes it again.
-                Err(fault) if fault.is("NOGROUP") => continue,
+                // The reader makes it again; what is refused of one stream must not hold up the others.
+                Err(fault) if fault.is_final() => continue,
                 answer => answer?,
             };
             let mut answer = items(answer).into_iter();
@@ -248,6 +255,17 @@ impl Care {
             .retain(|consumer| living.contains(consumer) || gone.keys().any(|(_, gone)| gone == consumer));
         self.seen.extend(living);
         Ok(())
+    }
+}
+
+/// What the server refuses in one step must not keep the other steps from being taken.
+fn put_off(done: Result<(), Fault>) -> Result<(), Fault> {
+    match done {
+        Err(fault) if fault.is_final() => {
+            tracing::debug!(?fault, "care for streams was refused");
+            Ok(())
+        }
+        done => done,
     }
 }
 

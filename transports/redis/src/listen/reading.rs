@@ -87,7 +87,7 @@ impl Streams {
         for (stream, takers) in self.taken() {
             match self.declare(wire, &stream, true).await {
                 // What cannot be had of one stream must not stop the others.
-                Err(fault @ Fault::Refused { .. }) if !fault.passes() => {
+                Err(fault) if fault.is_final() => {
                     tracing::error!(stream = stream.name(), ?fault, "it cannot be consumed");
                     self.verified(&stream, false);
                     continue;

@@ -112,9 +112,9 @@ impl Streams {
             }
         };
         let taker = Intake::new(stream, feed);
-        taker.consuming(self.up.load(Ordering::Acquire));
         state.takers.push(taker.clone());
         drop(state);
+        self.verified(taker.source(), true);
         if !self.started.swap(true, Ordering::AcqRel) {
             let reader = self.clone();
             tokio::spawn(async move {
@@ -200,12 +200,14 @@ impl Streams {
         taken
     }
 
-    /// What is consumed, to be looked for; until that [ends](Self::end_verifying) nobody who consumes does.
-    pub(crate) fn start_verifying(&self) -> Vec<Arc<Stream>> {
+    /// What is to be looked for: with `all`, all that is consumed; without, only what its reader cannot miss by itself.
+    /// Until that [ends](Self::end_verifying) nobody who consumes does.
+    pub(crate) fn start_verifying(&self, all: bool) -> Vec<Arc<Stream>> {
         let state = self.lock();
         self.verifying.store(true, Ordering::Release);
         drop(state);
-        self.taken().into_iter().map(|(stream, _)| stream).collect()
+        let wanted = |stream: &Arc<Stream>| all || stream.binding.is_some() || !stream.is_verified();
+        self.taken().into_iter().map(|(stream, _)| stream).filter(wanted).collect()
     }
 
     pub(crate) fn end_verifying(&self) {
@@ -228,6 +230,14 @@ impl Streams {
             stream.holds() == 0 && !takers.iter().any(|taker| Arc::ptr_eq(taker.source(), stream))
         };
         known.extract_if(|_, stream| done(stream)).map(|(_, stream)| stream).collect()
+    }
+
+    /// Remembers them again, unless they were taken up meanwhile.
+    pub(crate) fn not_done(&self, streams: Vec<Arc<Stream>>) {
+        let mut state = self.lock();
+        for stream in streams {
+            state.known.entry(stream.key().to_owned()).or_insert(stream);
+        }
     }
 
     /// The private key that wakes the reader.

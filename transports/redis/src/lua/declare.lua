@@ -2,11 +2,11 @@
 -- subscription or '', its patterns, whether patterns that are there already hold, and ms after which it may be removed.
 -- Answers how many of group and binding were made.
 -- What is there is not made again: making needs memory, and a server without any must still be read from.
-local types = {'stream', 'hash', 'string', 'hash'}
-for i, key in ipairs(KEYS) do
-  local found = redis.call('TYPE', key).ok
-  if found ~= 'none' and found ~= types[i] then
-    return redis.error_reply('WRONGTYPE ' .. key)
+local types = ARGV[3] == '' and {'stream'} or {'stream', 'hash', 'string', 'hash'}
+for i, wanted in ipairs(types) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= wanted then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[i])
   end
 end
 local made = 0

@@ -7,19 +7,28 @@ use std::{
 };
 
 use commissaire::{
-    Address, Bus, BusOptions, BusUri, Durability, ErrorKind, Inbox, Key, Message, Origin, Pattern, Received,
-    Result, Source, Subscription, Token,
+    Address, Begun, Bus, BusOptions, BusUri, Connection, Durability, ErrorKind, Inbox, Key, Message,
+    MessageId, Origin, Pattern, Received, Result, Source, Subscription, Token, What,
     testkit::{Outcome, Server, until, within},
 };
 use redis::Value;
 
+mod operating;
+mod proxy;
 mod recovery;
 mod refusal;
+mod watching;
 
 const LIMIT: Duration = Duration::from_secs(15);
 
 async fn connect(uri: &str) -> Result<Arc<dyn Bus>> {
     (commissaire_redis::DRIVER.connect)(uri.parse::<BusUri>()?, BusOptions::default()).await
+}
+
+/// Connects; a durable subscription that is made there expires after `idle`.
+async fn connect_with(uri: &str, idle: Duration) -> Result<Arc<dyn Bus>> {
+    let options = BusOptions { idle_expiry: idle, ..BusOptions::default() };
+    (commissaire_redis::DRIVER.connect)(uri.parse::<BusUri>()?, options).await
 }
 
 async fn admin(server: &Server) -> redis::aio::MultiplexedConnection {
@@ -39,6 +48,14 @@ fn key(text: &str) -> Key {
 
 fn job(body: impl Into<String>) -> Message {
     Message::new(Address::Queue(key("jobs.test")), body.into()).unwrap()
+}
+
+fn event(body: impl Into<String>) -> Message {
+    Message::new(Address::Topic(key("t.x")), body.into()).unwrap()
+}
+
+fn durable() -> Source {
+    Source::Durable(Token::new("d").unwrap(), vec![Pattern::new("t.#").unwrap()])
 }
 
 fn jobs() -> Source {

@@ -119,14 +119,74 @@ async fn the_least_privilege_of_the_readme_is_enough() -> Outcome {
     next(&mut queue).await.term("rejected", "no").await?;
     let mut dead = there.subscribe(Source::DeadLetters(Origin::Queue(key("jobs.test"))), 4).await?;
     drop(next(&mut dead).await);
-    next(&mut dead).await.ack().await?;
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    next(&mut dead).await.redrive().await?;
+    next(&mut queue).await.ack().await?;
+    let survey = there.survey().await?;
+    assert!(survey.unknown.is_empty() && survey.declared.len() == 3, "{survey:?}");
+    let (ledger, place) = (there.ledger().unwrap(), Origin::Queue(key("jobs.test")));
+    let id = MessageId::new();
+    assert_eq!(ledger.begin(&place, id, 1, LIMIT).await?, Begun::Fresh);
+    ledger.end(&place, id, 1, Some(LIMIT)).await?;
+    ledger.end(&place, id, 1, None).await?;
+    // Long enough for what is done every few seconds.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!(!here.remove_durable(&Token::new("d")?, Some(LIMIT)).await?);
+    assert!(here.remove_durable(&Token::new("d")?, None).await?);
     here.close().await?;
     there.close().await?;
     let Value::Array(refused) = order(&server, &["ACL", "LOG"]).await else { panic!("no log") };
     let refused: Vec<String> = refused.iter().map(|entry| format!("{entry:?}")).collect();
     let odd = |entry: &&String| !entry.contains("_kombu") && !entry.contains("cmd=psubscribe");
     assert_eq!(refused.iter().find(odd), None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_with_a_password_is_seen_to_be_ready() -> Outcome {
+    let server = within("the start", LIMIT, Server::redis(&[("requirepass", "pw")])).await??;
+    assert_eq!(*connect(&server.uri()).await.unwrap_err().kind(), ErrorKind::Forbidden);
+    connect(&format!("redis://:pw@127.0.0.1:{}", server.port())).await?.close().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_is_named_and_stops_nobody_else() -> Outcome {
+    let server = Server::redis(&[]).await?;
+    let bus = connect(&server.uri()).await?;
+    let stream = "bus:{commissaire}:1:q:jobs.test";
+    order(&server, &["SET", stream, "something else"]).await;
+    let source = Source::Durable(Token::new("d")?, vec![Pattern::new("t.#")?]);
+    for (error, named) in [
+        (bus.subscribe(jobs(), 1).await.unwrap_err(), stream),
+        (bus.publish(job("a")).await.unwrap_err(), stream),
+    ] {
+        assert_eq!(*error.kind(), ErrorKind::Topology, "{error}");
+        assert!(error.to_string().contains(named), "{error}");
+    }
+    order(&server, &["DEL", stream]).await;
+    order(&server, &["SET", "bus:{commissaire}:1:bind", "something else"]).await;
+    let error = bus.subscribe(source, 1).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Topology, "{error}");
+    assert!(error.to_string().contains("\"bus:{commissaire}:1:bind\""), "{error}");
+    order(&server, &["DEL", "bus:{commissaire}:1:bind"]).await;
+    // What goes bad under a consumer says so, others go on, and it comes back.
+    let other = Source::Queue(key("jobs.other"));
+    let (mut bad, mut good) = (bus.subscribe(jobs(), 1).await?, bus.subscribe(other, 1).await?);
+    // That a retry is due there, and cannot be moved, must not keep anybody from anything.
+    order(&server, &["ZADD", &format!("{stream}:z"), "1", "1-1"]).await;
+    order(&server, &["HSET", &format!("{stream}:b"), "1-1", "x"]).await;
+    order(&server, &["SET", stream, "something else"]).await;
+    until("the bad one is known", LIMIT, async || !bad.consuming().get()).await?;
+    bus.publish(Message::new(Address::Queue(key("jobs.other")), "good")?).await?;
+    assert_eq!(body(&next(&mut good).await), "good");
+    until("the good one consumes", LIMIT, async || good.consuming().get()).await?;
+    assert!(!bad.consuming().get());
+    order(&server, &["DEL", stream, &format!("{stream}:z"), &format!("{stream}:b")]).await;
+    let mended = Instant::now();
+    until("it consumes again", LIMIT, async || bad.consuming().get()).await?;
+    assert!(mended.elapsed() < Duration::from_secs(5), "{:?}", mended.elapsed());
+    bus.publish(job("again")).await?;
+    assert_eq!(body(&next(&mut bad).await), "again");
     Ok(())
 }
 
