@@ -74,16 +74,19 @@ impl Hand {
 
     /// Gives a delivery back without waiting: it comes again at once, and that counts as no crash.
     pub(crate) fn give_back(&self, stored: Stored, ack: Subject) {
+        self.note_returned(stored);
+        if !self.link.post_now(&ack, NAK) && self.back.try_send(ack).is_err() {
+            tracing::debug!("a delivery was not given back: it comes again when its lease ends");
+        }
+    }
+
+    /// Notes that this process gives the message back, or has.
+    pub(crate) fn note_returned(&self, stored: Stored) {
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         if returned.len() >= MOST_RETURNED {
             returned.clear();
         }
         *returned.entry(stored).or_default() += 1;
-        drop(returned);
-        // Before its place is free: what is asked for with it comes behind.
-        if !self.link.post_now(&ack, NAK) && self.back.try_send(ack).is_err() {
-            tracing::debug!("a delivery was not given back: it comes again when its lease ends");
-        }
     }
 
     /// How often this process gave the message back.

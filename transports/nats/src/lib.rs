@@ -10,6 +10,7 @@ mod bus;
 mod call;
 mod clock;
 mod declare;
+mod door;
 mod fault;
 mod fitness;
 mod hand;

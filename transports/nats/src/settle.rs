@@ -1,19 +1,19 @@
 //! Settling: what becomes of a delivery, in the order that loses nothing. The copy is stored first, under an id made of
 //! the old message's place, so that the same settlement stores it once; then the old one is acknowledged.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_nats::{HeaderMap, Subject};
 use async_trait::async_trait;
 use bytes::Bytes;
 use commissaire::{Error, ErrorKind, Message, Origin, Result, Settle, Settlement, envelope};
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     bus::{BOUND, Core},
     clock::millis,
     declare::Stream,
+    door::Door,
     fault::Fault,
     hand::{Held, Stored},
     publish::store,
@@ -38,38 +38,6 @@ pub(crate) struct Token {
     pub(crate) stored: Stored,
     /// How often it was delivered, this time included.
     pub(crate) delivered: u64,
-}
-
-/// The way back of a subscription's deliveries. From when it closes until the server has forgotten its requests,
-/// nothing goes back: nats-server 2.9 takes what is given back off its list when it finds only a requester who has left,
-/// and remembers it only after the lease.
-#[derive(Debug)]
-pub(crate) struct Door {
-    closing: CancellationToken,
-    kept: Mutex<Option<Vec<Token>>>,
-}
-
-impl Door {
-    pub(crate) fn new(closing: CancellationToken) -> Self {
-        Self { closing, kept: Mutex::new(Some(Vec::new())) }
-    }
-
-    /// Gives a delivery back, now or when the door opens.
-    pub(crate) fn give_back(&self, core: &Core, token: Token) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        match kept.as_mut().filter(|_| self.closing.is_cancelled()) {
-            Some(kept) => kept.push(token),
-            None => core.hand.give_back(token.stored, token.ack),
-        }
-    }
-
-    /// The subscription has left: everything goes back from now on.
-    pub(crate) fn open(&self, core: &Core) {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
-        for token in kept.into_iter().flatten() {
-            core.hand.give_back(token.stored, token.ack);
-        }
-    }
 }
 
 /// A delivery's settlement.
@@ -99,7 +67,7 @@ impl Settle for Entry {
     fn release(self: Box<Self>) {
         let Self { core, token, held, door, .. } = *self;
         drop(held);
-        door.give_back(&core, token);
+        Door::give_back(&door, &core, token);
     }
 }
 
@@ -123,7 +91,7 @@ impl Entry {
             Ok(()) => acknowledge(&self.core, &self.token, deadline).await,
             Err(fault) => {
                 // What was not stored elsewhere comes again at once.
-                self.door.give_back(&self.core, self.token.clone());
+                Door::give_back(&self.door, &self.core, self.token.clone());
                 Err(fault)
             }
         };

@@ -20,9 +20,10 @@ use super::{
 };
 use crate::{
     bus::{BOUND, Core},
+    door::Door,
     hand::Held,
     link::State,
-    settle::{Door, Entry, Token},
+    settle::{Entry, Token},
 };
 
 /// How often to look after pulls, and after the server.
@@ -86,7 +87,7 @@ pub(super) async fn start(
     let now = Instant::now();
     let reader = Reader {
         core: core.clone(),
-        door: Arc::new(Door::new(feed.closing())),
+        door: Arc::new(Door::new(feed.closing(), prefetch <= 1)),
         feed,
         prefetch: usize::from(prefetch.max(1)),
         taps,
@@ -124,6 +125,7 @@ impl Reader {
                     let now = *state.borrow_and_update();
                     self.follow(now);
                 }
+                () = self.door.through.notified() => {}
                 looked = looked(&mut self.look) => self.looked(looked),
                 (tap, raw) = next(&mut self.taps) => match raw {
                     Some(raw) => self.take(tap, raw).await,
@@ -146,7 +148,7 @@ impl Reader {
 
     /// Asks for as many messages as there are places.
     async fn ask(&mut self) {
-        if self.sure.is_none() || !self.surplus.is_empty() {
+        if self.sure.is_none() || !self.surplus.is_empty() || self.door.is_busy() {
             return;
         }
         let free = self.places.len();

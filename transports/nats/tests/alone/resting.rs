@@ -88,13 +88,15 @@ async fn a_dropped_delivery_is_no_crash_and_keeps_its_turn() -> Outcome {
         assert_eq!((body(&delivery).as_str(), delivery.redelivered(), delivery.attempt()), ("0", 0, 1));
         drop(delivery);
     }
+    for n in 0..2 {
+        assert_eq!(take(&mut queue).await, n.to_string());
+    }
+    // What stands in the buffer of a subscription that is dropped is no crash either.
     drop(queue);
     let mut queue = bus.subscribe(jobs(), 1).await?;
-    for n in 0..3 {
-        let delivery = next(&mut queue).await;
-        assert_eq!((body(&delivery), delivery.redelivered()), (n.to_string(), 0));
-        delivery.ack().await?;
-    }
+    let delivery = next(&mut queue).await;
+    assert_eq!((body(&delivery).as_str(), delivery.redelivered()), ("2", 0));
+    delivery.ack().await?;
     Ok(())
 }
 
