@@ -218,6 +218,18 @@ impl Link {
         let up = receiver.wait_for(|wire| wire.as_ref().is_some_and(|wire| !wire.is_down())).await;
         up.ok()?.clone()
     }
+
+    /// Waits until the connection is up and the server has just answered on it, however long that takes: only then is
+    /// another one worth a dial. `false` when the bus has closed.
+    pub(crate) async fn answers(&self) -> bool {
+        while let Some(wire) = self.up().await {
+            match wire.ask(&redis::cmd("PING"), DIAL).await {
+                Ok(_) | Err(Fault::Refused { .. }) => return true,
+                Err(_) => sleep(Duration::from_millis(20)).await,
+            }
+        }
+        false
+    }
 }
 
 async fn keep_up(
@@ -232,15 +244,15 @@ async fn keep_up(
     let mut next = first;
     let mut lost = false;
     loop {
-        if let Some(after) = &after
-            && after.up().await.is_none()
-        {
-            return;
-        }
         let wire = match next.take() {
             Some(wire) => wire,
             None => {
                 pace.wait().await;
+                if let Some(after) = &after
+                    && !after.answers().await
+                {
+                    return;
+                }
                 let ears = tenant.clone();
                 match dialer.dial(move |push| ears.heard(push)).await {
                     Ok(wire) => wire,

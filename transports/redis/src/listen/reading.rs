@@ -47,10 +47,10 @@ impl Streams {
     pub(super) async fn read(&self) {
         let mut pace = Pace::default();
         loop {
-            if self.core.main.up().await.is_none() {
+            pace.wait().await;
+            if !self.core.main.answers().await {
                 return;
             }
-            pace.wait().await;
             let Ok(wire) = self.core.dialer.dial(|_| {}).await else {
                 self.core.lines.lost(LINE, "the connection that reads queues cannot be made");
                 continue;

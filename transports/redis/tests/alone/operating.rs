@@ -235,3 +235,27 @@ async fn the_ledger_costs_what_the_page_says_and_forgets_by_itself() -> Outcome 
     assert!(each < 350, "{each} bytes an id");
     until("all is forgotten", LIMIT, async || order(&server, &["DBSIZE"]).await == Value::Int(0)).await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_away_is_dialled_once_a_second() -> Outcome {
+    let mut server = Server::redis(STRICT).await?;
+    let proxy = Proxy::start(&server).await?;
+    let bus = connect(&proxy.uri()).await?;
+    let queue = bus.subscribe(jobs(), 1).await?;
+    let service = bus.subscribe(Source::Service(key("svc")), 1).await?;
+    until("all consume", LIMIT, async || queue.consuming().get() && service.consuming().get()).await?;
+    let (before, start) = (proxy.dials(), Instant::now());
+    server.kill();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let (dials, seconds) = (proxy.dials() - before, start.elapsed().as_secs_f64());
+    assert!(dials as f64 <= seconds + 1.0 && dials >= 2, "{dials} dials in {seconds} s");
+    server.restart().await?;
+    let before = proxy.dials();
+    until("all is well again", Duration::from_secs(5), async || {
+        bus.connection().now() == Connection::Up && queue.consuming().get() && service.consuming().get()
+    })
+    .await?;
+    // Each of its four connections once.
+    assert!(proxy.dials() - before <= 5, "{} dials", proxy.dials() - before);
+    Ok(())
+}

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use commissaire::testkit::{Outcome, Server};
@@ -16,6 +16,7 @@ use tokio::{
 pub(super) struct Proxy {
     port: u16,
     muted: Arc<AtomicBool>,
+    dials: Arc<AtomicUsize>,
     cut: watch::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -26,9 +27,11 @@ impl Proxy {
         let (port, to) = (listener.local_addr()?.port(), server.port());
         let muted = Arc::new(AtomicBool::new(false));
         let cut = watch::Sender::new(());
-        let (quiet, cutting) = (muted.clone(), cut.clone());
+        let dials = Arc::new(AtomicUsize::new(0));
+        let (quiet, cutting, counting) = (muted.clone(), cut.clone(), dials.clone());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                counting.fetch_add(1, Ordering::SeqCst);
                 let (quiet, mut cut) = (quiet.clone(), cutting.subscribe());
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else { return };
@@ -39,11 +42,16 @@ impl Proxy {
                 });
             }
         });
-        Ok(Self { port, muted, cut, task })
+        Ok(Self { port, muted, dials, cut, task })
     }
 
     pub(super) fn uri(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// How often it was dialled.
+    pub(super) fn dials(&self) -> usize {
+        self.dials.load(Ordering::SeqCst)
     }
 
     /// What the server says from now on is lost, or is passed on again.
