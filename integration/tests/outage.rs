@@ -122,21 +122,27 @@ async fn everything_goes_on_by_itself_when_the_broker_is_back_and_nothing_acknow
 
     let begun = Instant::now();
     let all_after = |since| {
-        let parts = [&left, &delivered, &answered].map(|times| first_after(times, since));
-        parts.into_iter().chain([saver.first_after(since)]).collect::<Option<Vec<Instant>>>()
+        let parts = [("left", &left), ("delivered", &delivered), ("answered", &answered)];
+        let parts = parts.map(|(what, times)| (what, first_after(times, since)));
+        parts.into_iter().chain([("saved", saver.first_after(since))]).collect::<Vec<_>>()
     };
-    until("everything is under way", PATIENCE, async || all_after(begun).is_some()).await?;
+    let goes_on = async |what: &str, since, limit| {
+        let mut parts = Vec::new();
+        until(what, limit, async || {
+            parts = all_after(since);
+            parts.iter().all(|(_, at)| at.is_some())
+        })
+        .await
+        .map_err(|failure| failure.in_step(format!("{parts:?}")))?;
+        Outcome::Ok(parts.into_iter().filter_map(|(_, at)| at).collect::<Vec<Instant>>())
+    };
+    goes_on("everything is under way", begun, PATIENCE).await?;
     saver.reaches(100).await?;
     site.broker.server()?.kill();
     tokio::time::sleep(down).await;
     site.broker.server()?.restart().await?;
     let back = Instant::now();
-    let mut went_on = Vec::new();
-    until("everything goes on", kind.back() + PATIENCE, async || {
-        went_on = all_after(back).unwrap_or_default();
-        !went_on.is_empty()
-    })
-    .await?;
+    let went_on = goes_on("everything goes on", back, kind.back() + PATIENCE).await?;
     let took: Vec<Duration> = went_on.into_iter().map(|at| at - back).collect();
     println!("left, delivered, answered, saved again after {took:?}");
     ensure!(took.iter().all(|took| *took <= kind.back() + lateness.worst()), "it took {took:?}");

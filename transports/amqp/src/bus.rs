@@ -11,8 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use commissaire::{
-    Bus, BusOptions, BusUri, ConnectionWatch, Connectivity, Durability, Error, ErrorKind, Guarantees, Message,
-    Origin, Result, Source, Subscription, Token, survey::Survey,
+    Bus, BusOptions, BusUri, ConnectionWatch, Connectivity, Durability, Error, ErrorKind, Guarantees,
+    Message, Origin, Result, Source, Subscription, Token, survey::Survey,
 };
 use tokio::time::{Instant, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

@@ -120,15 +120,18 @@ impl Core {
     async fn remove_expired(self: &Arc<Self>, deadline: Instant) {
         let expired = self.registry.view(|view| {
             let at = now();
-            let old = view.durables.iter().filter(|(_, durable)| {
-                durable.removed.is_none() && idle(at, durable.seen) > durable.expires
-            });
+            let old = view
+                .durables
+                .iter()
+                .filter(|(_, durable)| durable.removed.is_none() && idle(at, durable.seen) > durable.expires);
             old.map(|(name, durable)| (name.clone(), durable.expires)).collect::<Vec<_>>()
         });
         for (name, expires) in expired {
             let Ok(token) = Token::new(&name) else { continue };
             match self.remove(&token, Some(expires), deadline).await {
-                Ok(true) => tracing::warn!(name, ?expires, "a durable subscription that nobody reads was removed"),
+                Ok(true) => {
+                    tracing::warn!(name, ?expires, "a durable subscription that nobody reads was removed")
+                }
                 Ok(false) => {}
                 Err(error) => tracing::debug!(%error, "a durable subscription that nobody reads stays"),
             }
@@ -160,7 +163,8 @@ impl Core {
         let Some((_, consumers)) = topology::look(&up.connection, &queue).await? else { return Ok(false) };
         if let Some(wanted) = idle_for {
             self.enter_and_read(Entered::Mark, deadline).await?;
-            let seen = self.registry.view(|view| view.durables.get(name.as_str()).map(|durable| durable.seen));
+            let seen =
+                self.registry.view(|view| view.durables.get(name.as_str()).map(|durable| durable.seen));
             // One that nobody has entered is as old as can be.
             if consumers > 0 || seen.is_some_and(|seen| idle(now(), seen) < wanted) {
                 return Ok(false);

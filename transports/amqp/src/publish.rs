@@ -76,7 +76,12 @@ impl Publisher {
             }
             Address::Topic(key) => {
                 let exchange = self.names.evt();
-                let letter = Letter { exchange: &exchange, key: key.as_str(), mandatory: false, ..self.letter(message, &body) };
+                let letter = Letter {
+                    exchange: &exchange,
+                    key: key.as_str(),
+                    mandatory: false,
+                    ..self.letter(message, &body)
+                };
                 match self.send(&Letter { stored: true, ..letter }, deadline).await {
                     Ok(Verdict::Refused) => return Err(full(&format!("a durable subscription to {key}"))),
                     sent => sent.map(drop),
@@ -84,7 +89,8 @@ impl Publisher {
             }
             Address::Control(service) => {
                 let exchange = self.names.ctl();
-                let letter = Letter { exchange: &exchange, key: service.as_str(), ..self.letter(message, &body) };
+                let letter =
+                    Letter { exchange: &exchange, key: service.as_str(), ..self.letter(message, &body) };
                 self.send(&letter, deadline).await.map(drop)
             }
             Address::Inbox(inbox) => {
@@ -195,11 +201,8 @@ impl Publisher {
             let Ok(Ok(share)) = timeout_at(deadline, share).await else {
                 return Err(Fault::Blocked { why: "too much is under way".to_owned() });
             };
-            let mut properties = Properties {
-                persistent: letter.stored,
-                id: letter.id.clone(),
-                ..Properties::default()
-            };
+            let mut properties =
+                Properties { persistent: letter.stored, id: letter.id.clone(), ..Properties::default() };
             if let Some(end) = letter.end {
                 let left = end.saturating_duration_since(Instant::now()).as_millis();
                 if left == 0 {
@@ -210,8 +213,14 @@ impl Publisher {
                 properties.stamp = self.clock.stamp();
             }
             let Some(channel) = up.confirming(letter.stored) else { return Err(Fault::NotSent) };
-            let sent =
-                channel.publish(letter.exchange, letter.key, letter.mandatory, properties, letter.body, share);
+            let sent = channel.publish(
+                letter.exchange,
+                letter.key,
+                letter.mandatory,
+                properties,
+                letter.body,
+                share,
+            );
             let Ok(verdict) = sent else {
                 // The link is about to know.
                 if timeout_at(deadline, sleep(BLINK)).await.is_err() {

@@ -77,7 +77,9 @@ impl Reader {
             }
         };
         let keeping = match source {
-            Source::Durable(name, patterns) => Some(Keeping::new(core.clone(), name.clone(), patterns.clone())),
+            Source::Durable(name, patterns) => {
+                Some(Keeping::new(core.clone(), name.clone(), patterns.clone()))
+            }
             _ => None,
         };
         Self {
@@ -205,7 +207,9 @@ impl Reader {
             channel.call(method::qos(self.prefetch)),
             channel.call(method::queue_declare(name, *auto_delete, arguments)),
         ];
-        asked.extend(bindings.iter().map(|(exchange, key)| channel.call(method::queue_bind(name, exchange, key))));
+        asked.extend(
+            bindings.iter().map(|(exchange, key)| channel.call(method::queue_bind(name, exchange, key))),
+        );
         if *kind == Kind::Replies {
             asked.push(channel.call(method::queue_bind(name, &self.core.names.alive(), name)));
         }

@@ -106,7 +106,8 @@ struct State {
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        let ears = Listening { channel: Mutex::default(), state: Mutex::default(), read: watch::Sender::new(0) };
+        let ears =
+            Listening { channel: Mutex::default(), state: Mutex::default(), read: watch::Sender::new(0) };
         Self { begun: AtomicBool::new(false), ears: Arc::new(ears) }
     }
 
@@ -118,7 +119,11 @@ impl Registry {
 
 impl Core {
     /// Writes an entry and reads up to it; returns its id.
-    pub(crate) async fn enter_and_read(self: &Arc<Self>, what: Entered, deadline: Instant) -> Result<String, Fault> {
+    pub(crate) async fn enter_and_read(
+        self: &Arc<Self>,
+        what: Entered,
+        deadline: Instant,
+    ) -> Result<String, Fault> {
         let ears = self.registry.ears.clone();
         let id = format!("{:032x}", rand::random::<u128>());
         ears.state().awaited.insert(id.clone());
@@ -265,11 +270,16 @@ mod tests {
             expires: 9,
         };
         let removed = || Entered::Removed { name: "d".into() };
-        for (id, what) in [("1", durable(&["a", "b"])), ("2", durable(&["b", "c"])), ("3", removed()), ("4", removed())] {
+        for (id, what) in
+            [("1", durable(&["a", "b"])), ("2", durable(&["b", "c"])), ("3", removed()), ("4", removed())]
+        {
             view.apply(&entry(id, what));
         }
         let found = &view.durables["d"];
-        assert_eq!((found.patterns.join(" "), found.past.iter().map(String::as_str).collect::<Vec<_>>()), ("b c".to_owned(), vec!["a"]));
+        assert_eq!(
+            (found.patterns.join(" "), found.past.iter().map(String::as_str).collect::<Vec<_>>()),
+            ("b c".to_owned(), vec!["a"])
+        );
         assert_eq!(found.removed.as_deref(), Some("3"));
         view.apply(&entry("5", durable(&["a"])));
         let found = &view.durables["d"];
