@@ -197,7 +197,8 @@ impl Line {
 
     /// What comes from now on is taken, and settled on `channel`; without one, what comes is left to come again.
     pub(crate) fn by(&self, channel: Option<Channel>) {
-        let before = std::mem::replace(&mut *self.channel.lock().unwrap_or_else(PoisonError::into_inner), channel);
+        let before =
+            std::mem::replace(&mut *self.channel.lock().unwrap_or_else(PoisonError::into_inner), channel);
         // Perhaps the last of it, which closes it: outside the lock.
         drop(before);
     }

@@ -5,21 +5,21 @@
 use commissaire::Driver;
 
 // In reading order.
+mod age;
 mod bus;
-mod options;
-mod names;
-mod wire;
+mod delay;
+mod durable;
+mod intake;
 mod link;
-mod topology;
+mod names;
+mod options;
 mod publish;
 mod reader;
-mod intake;
-mod settle;
-mod delay;
-mod age;
-mod durable;
 mod registry;
+mod settle;
 mod survey;
+mod topology;
+mod wire;
 
 /// RabbitMQ, by TCP or TLS.
 pub const DRIVER: Driver = Driver {

@@ -116,7 +116,10 @@ impl Names {
     /// The calls of a service.
     pub(crate) fn service(&self, service: &Key) -> Queue {
         let bounds = [("x-expires", 15_000), ("x-max-length", MOST_CALLS)];
-        Queue { auto_delete: true, ..self.queue(&format!("rpc.{service}"), "classic", &bounds, Some("reject-publish")) }
+        Queue {
+            auto_delete: true,
+            ..self.queue(&format!("rpc.{service}"), "classic", &bounds, Some("reject-publish"))
+        }
     }
 
     /// The replies to an inbox.
@@ -212,7 +215,8 @@ mod tests {
     #[test]
     fn the_longest_names_fit_and_stay_apart() {
         let names = Names::new(&Token::new("n".repeat(64)).unwrap());
-        let key = |last: &str| Key::new(format!("{}{last}", format!("{}.", "k".repeat(64)).repeat(3))).unwrap();
+        let key =
+            |last: &str| Key::new(format!("{}{last}", format!("{}.", "k".repeat(64)).repeat(3))).unwrap();
         let name = |last| names.dead_of(&Origin::Queue(key(last))).name;
         assert!(name("a").len() <= 255 && name("a").contains('~'));
         assert_ne!(name("a"), name("b"));

@@ -78,7 +78,9 @@ fn read_node(text: &str, usual: u16) -> Result<(String, u16)> {
 fn vhost(path: &str) -> Result<String> {
     let path = path.strip_prefix('/').unwrap_or(path);
     if path.contains('/') {
-        return Err(Error::config(format!("bus_uri's path {path:?} is no virtual host: write '/' in it as %2F")));
+        return Err(Error::config(format!(
+            "bus_uri's path {path:?} is no virtual host: write '/' in it as %2F"
+        )));
     }
     let vhost = decoded(path, "path")?;
     if vhost.len() > 255 {
@@ -96,7 +98,9 @@ fn login(uri: &BusUri, options: &BTreeMap<String, String>) -> Result<Login> {
         return Ok(Login::External);
     }
     let password = match (url.password(), options.get("password_file")) {
-        (Some(_), Some(_)) => return Err(Error::config("bus_uri has a password and password_file: give one")),
+        (Some(_), Some(_)) => {
+            return Err(Error::config("bus_uri has a password and password_file: give one"));
+        }
         (Some(password), None) => decoded(password, "password")?,
         (None, Some(path)) => {
             let text = String::from_utf8(read_file("password_file", path)?)

@@ -13,7 +13,7 @@ use crate::{
     bus::BOUND,
     link::{Link, Up},
     names::{MOST_CALLS, MOST_STORED, Names, Queue},
-    registry::Entered,
+    registry::{Entered, Registry},
     topology,
     wire::{Fault, Properties, Verdict},
 };
@@ -27,10 +27,12 @@ const COME_BACK: Duration = Duration::from_secs(3);
 const BLINK: Duration = Duration::from_millis(50);
 
 pub(crate) struct Publisher {
-    pub(crate) names: Names,
+    names: Names,
     link: Link,
     under_way: Arc<Semaphore>,
     clock: Clock,
+    /// Where what is declared on the way is entered.
+    registry: Option<Arc<Registry>>,
 }
 
 /// A message on its way to an exchange.
@@ -48,8 +50,8 @@ pub(crate) struct Letter<'a> {
 }
 
 impl Publisher {
-    pub(crate) fn new(names: Names, link: Link) -> Self {
-        Self { names, link, under_way: Arc::new(Semaphore::new(SHARES)), clock: Clock::new() }
+    pub(crate) fn new(names: Names, link: Link, registry: Option<Arc<Registry>>) -> Self {
+        Self { names, link, under_way: Arc::new(Semaphore::new(SHARES)), clock: Clock::new(), registry }
     }
 
     pub(crate) async fn publish(&self, message: &Message) -> Result<()> {
@@ -76,7 +78,12 @@ impl Publisher {
             }
             Address::Topic(key) => {
                 let exchange = self.names.evt();
-                let letter = Letter { exchange: &exchange, key: key.as_str(), mandatory: false, ..self.letter(message, &body) };
+                let letter = Letter {
+                    exchange: &exchange,
+                    key: key.as_str(),
+                    mandatory: false,
+                    ..self.letter(message, &body)
+                };
                 match self.send(&Letter { stored: true, ..letter }, deadline).await {
                     Ok(Verdict::Refused) => return Err(full(&format!("a durable subscription to {key}"))),
                     sent => sent.map(drop),
@@ -84,7 +91,8 @@ impl Publisher {
             }
             Address::Control(service) => {
                 let exchange = self.names.ctl();
-                let letter = Letter { exchange: &exchange, key: service.as_str(), ..self.letter(message, &body) };
+                let letter =
+                    Letter { exchange: &exchange, key: service.as_str(), ..self.letter(message, &body) };
                 self.send(&letter, deadline).await.map(drop)
             }
             Address::Inbox(inbox) => {
@@ -158,7 +166,7 @@ impl Publisher {
         Letter { exchange, key: &queue.name, mandatory: true, stored: true, end: None, id, body }
     }
 
-    /// Sends to a queue that is declared if it is not there, once, and entered in the registry.
+    /// Sends to a queue that is declared if it is not there, once, and then entered.
     pub(crate) async fn enqueue(
         &self,
         queue: &Queue,
@@ -171,9 +179,8 @@ impl Publisher {
                 let up = self.link.until(deadline).await.ok_or(Fault::NotSent)?;
                 let bindings = self.names.bindings_of(&queue.name);
                 topology::declare(&up.connection, queue, &bindings).await?;
-                if let Some(entry) = entry {
-                    // What is not entered is only not listed.
-                    let _ = self.log(entry, deadline).await;
+                if let (Some(entry), Some(registry)) = (entry, self.registry.clone()) {
+                    tokio::spawn(async move { registry.enter(entry).await });
                 }
                 self.send(letter, deadline).await
             }
@@ -195,11 +202,8 @@ impl Publisher {
             let Ok(Ok(share)) = timeout_at(deadline, share).await else {
                 return Err(Fault::Blocked { why: "too much is under way".to_owned() });
             };
-            let mut properties = Properties {
-                persistent: letter.stored,
-                id: letter.id.clone(),
-                ..Properties::default()
-            };
+            let mut properties =
+                Properties { persistent: letter.stored, id: letter.id.clone(), ..Properties::default() };
             if let Some(end) = letter.end {
                 let left = end.saturating_duration_since(Instant::now()).as_millis();
                 if left == 0 {
@@ -210,8 +214,14 @@ impl Publisher {
                 properties.stamp = self.clock.stamp();
             }
             let Some(channel) = up.confirming(letter.stored) else { return Err(Fault::NotSent) };
-            let sent =
-                channel.publish(letter.exchange, letter.key, letter.mandatory, properties, letter.body, share);
+            let sent = channel.publish(
+                letter.exchange,
+                letter.key,
+                letter.mandatory,
+                properties,
+                letter.body,
+                share,
+            );
             let Ok(verdict) = sent else {
                 // The link is about to know.
                 if timeout_at(deadline, sleep(BLINK)).await.is_err() {

@@ -35,7 +35,7 @@ pub(crate) struct Reader {
     /// Beside those of a durable subscription's patterns.
     bindings: Vec<Binding>,
     /// What a durable subscription is besides a queue.
-    keeping: Option<Keeping>,
+    keeping: Option<Arc<Keeping>>,
     intake: Arc<Intake>,
 }
 
@@ -77,7 +77,9 @@ impl Reader {
             }
         };
         let keeping = match source {
-            Source::Durable(name, patterns) => Some(Keeping::new(core.clone(), name.clone(), patterns.clone())),
+            Source::Durable(name, patterns) => {
+                Some(Arc::new(Keeping::new(core.clone(), name.clone(), patterns.clone())))
+            }
             _ => None,
         };
         Self {
@@ -108,15 +110,11 @@ impl Reader {
             }
         })?;
         self.intake.consuming(true);
-        let core = self.core.clone();
         if let Some(entry) = entry {
-            let log = core.clone();
-            core.reading.spawn(async move {
-                if let Err(fault) = log.publisher.log(entry, Instant::now() + BOUND).await {
-                    tracing::debug!(?fault, "the registry cannot be written");
-                }
-            });
+            let registry = self.core.registry.clone();
+            tokio::spawn(async move { registry.enter(entry).await });
         }
+        let core = self.core.clone();
         core.reading.spawn(self.run(made));
         Ok(())
     }
@@ -205,7 +203,9 @@ impl Reader {
             channel.call(method::qos(self.prefetch)),
             channel.call(method::queue_declare(name, *auto_delete, arguments)),
         ];
-        asked.extend(bindings.iter().map(|(exchange, key)| channel.call(method::queue_bind(name, exchange, key))));
+        asked.extend(
+            bindings.iter().map(|(exchange, key)| channel.call(method::queue_bind(name, exchange, key))),
+        );
         if *kind == Kind::Replies {
             asked.push(channel.call(method::queue_bind(name, &self.core.names.alive(), name)));
         }
@@ -213,8 +213,8 @@ impl Reader {
         for answer in join_all(asked).await {
             answer?;
         }
-        if let (Some(keeping), false) = (&self.keeping, first) {
-            keeping.again().await;
+        if let (Some(keeping), false) = (self.keeping.clone(), first) {
+            tokio::spawn(async move { keeping.again().await });
         }
         Ok(made)
     }

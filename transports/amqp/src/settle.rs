@@ -7,7 +7,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use commissaire::{Error, ErrorKind, Message, Origin, Result, Settle, Settlement, envelope, message::MessageId};
+use commissaire::{
+    Error, ErrorKind, Message, Origin, Result, Settle, Settlement, envelope, message::MessageId,
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -94,7 +96,9 @@ impl Settle for Held {
                 }
             }
         });
-        ended.await.map_err(|_| Error::unavailable("settling a delivery: the program ends").maybe_executed())?
+        ended
+            .await
+            .map_err(|_| Error::unavailable("settling a delivery: the program ends").maybe_executed())?
     }
 
     fn release(self: Box<Self>) {
@@ -116,7 +120,8 @@ impl Held {
     }
 
     fn gone(&self) -> Error {
-        Error::unavailable("settling a delivery: the connection it came by is gone, so it comes again").maybe_executed()
+        Error::unavailable("settling a delivery: the connection it came by is gone, so it comes again")
+            .maybe_executed()
     }
 
     async fn store(&self, settlement: Settlement) -> Result<()> {
@@ -128,13 +133,13 @@ impl Held {
             (Settlement::Retry { after, message }, Place::Stored(origin)) => {
                 ("storing a retry", self.retry(origin, after, &message, deadline).await)
             }
-            (Settlement::DeadLetter { message }, Place::Stored(origin)) => {
-                ("storing a dead letter", self.core.bury(origin, &message.with_origin(origin), deadline).await)
+            (Settlement::DeadLetter { message }, Place::Stored(origin)) => (
+                "storing a dead letter",
+                self.core.bury(origin, &message.with_origin(origin), deadline).await,
+            ),
+            (Settlement::Retry { message, .. } | Settlement::DeadLetter { message }, Place::Dead(origin)) => {
+                ("storing a dead letter", self.core.bury(origin, &message, deadline).await)
             }
-            (
-                Settlement::Retry { message, .. } | Settlement::DeadLetter { message },
-                Place::Dead(origin),
-            ) => ("storing a dead letter", self.core.bury(origin, &message, deadline).await),
             (Settlement::Redrive { message }, Place::Dead(origin)) => {
                 ("bringing a dead letter back", self.redrive(origin, &message, deadline).await)
             }
@@ -193,7 +198,8 @@ impl Core {
         message: &Message,
         deadline: Instant,
     ) -> Result<Verdict, Fault> {
-        let (queue, exchange, body) = (self.names.dead_of(origin), self.names.dead(), envelope::encode(message));
+        let (queue, exchange, body) =
+            (self.names.dead_of(origin), self.names.dead(), envelope::encode(message));
         let letter = Letter { exchange: &exchange, ..self.publisher.stored(&queue, id(message), &body) };
         match self.publisher.send(&letter, deadline).await? {
             Verdict::Returned => {
@@ -204,8 +210,8 @@ impl Core {
                     Origin::Queue(key) => ("queue", key.to_string()),
                     Origin::Durable(name) => ("durable", name.to_string()),
                 };
-                // What is not entered is only not listed.
-                let _ = self.publisher.log(Entered::Dead { kind: kind.to_owned(), name }, deadline).await;
+                let (registry, kind) = (self.registry.clone(), kind.to_owned());
+                tokio::spawn(async move { registry.enter(Entered::Dead { kind, name }).await });
                 self.publisher.send(&letter, deadline).await
             }
             verdict => Ok(verdict),

@@ -30,7 +30,7 @@ pub(crate) async fn survey(core: &Arc<Core>, place: &str) -> Result<Survey> {
 }
 
 async fn look(core: &Arc<Core>, place: &str, deadline: Instant) -> Result<Survey, Fault> {
-    core.enter_and_read(Entered::Mark, deadline).await?;
+    core.registry.enter_and_read(Entered::Mark, deadline).await?;
     let up = core.consuming.until(deadline).await.ok_or(Fault::NotSent)?;
     let view = core.registry.view(Clone::clone);
     let mut declared = Vec::new();
@@ -63,13 +63,17 @@ async fn look(core: &Arc<Core>, place: &str, deadline: Instant) -> Result<Survey
     }
     let mut survey = Survey { broker: format!("{} at {place}", up.connection.broker()), ..Survey::default() };
     let blocked = core.publishing.now().and_then(|up| up.connection.blocked().borrow().clone());
-    survey.faults.extend(blocked.map(|why| format!("the broker takes no messages for now: {why}: free what it lacks")));
+    survey.faults.extend(
+        blocked.map(|why| format!("the broker takes no messages for now: {why}: free what it lacks")),
+    );
     for (queue, mut one) in declared {
         let Some((messages, consumers)) = topology::look(&up.connection, &queue.name).await? else {
             // A service's queue goes with its last instance; all else should be there.
             if !matches!(one.what, What::Service(_)) {
                 let what = &one.what;
-                survey.faults.push(format!("{what} was deleted at the broker: its next publisher or reader makes it again"));
+                survey.faults.push(format!(
+                    "{what} was deleted at the broker: its next publisher or reader makes it again"
+                ));
             }
             continue;
         };

@@ -16,7 +16,8 @@ async fn shared() -> Result<&'static Server, Failure> {
     let start = async || {
         let server = Server::rabbitmq(&[]).await?;
         let sweep = "cat; sleep 1; rm -rf \"$0\"";
-        let sweeper = Command::new("sh").args(["-c", sweep]).arg(server.dir()).stdin(Stdio::piped()).spawn()?;
+        let sweeper =
+            Command::new("sh").args(["-c", sweep]).arg(server.dir()).stdin(Stdio::piped()).spawn()?;
         Ok::<_, Failure>((server, sweeper))
     };
     SERVER.get_or_try_init(start).await.map(|(server, _)| server)

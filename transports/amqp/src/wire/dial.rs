@@ -41,7 +41,10 @@ pub(crate) struct Dialer {
 
 /// How to log in.
 pub(crate) enum Login {
-    Plain { user: String, password: String },
+    Plain {
+        user: String,
+        password: String,
+    },
     /// By the certificate that the connection was made with.
     External,
 }
@@ -62,7 +65,9 @@ impl Dialer {
     /// Tries one node, the next one each time; bounded.
     pub(crate) async fn dial(&self) -> Result<Connection> {
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.nodes.len().max(1);
-        let Some((host, port)) = self.nodes.get(at) else { return Err(Error::config("bus_uri names no host")) };
+        let Some((host, port)) = self.nodes.get(at) else {
+            return Err(Error::config("bus_uri names no host"));
+        };
         let place = format!("rabbitmq at {host}:{port}");
         let dialled = match timeout(DIAL, self.connect(&place, host, *port)).await {
             Ok(dialled) => dialled,
@@ -83,8 +88,9 @@ impl Dialer {
             let (reading, writing) = stream.into_split();
             return shake(self, place, Box::new(reading), Box::new(writing)).await;
         };
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| Error::config(format!("bus_uri names host {host:?}: no certificate can be for it")))?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            Error::config(format!("bus_uri names host {host:?}: no certificate can be for it"))
+        })?;
         let stream = TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(failed)?;
         let (reading, writing) = tokio::io::split(stream);
         shake(self, place, Box::new(reading), Box::new(writing)).await
@@ -96,7 +102,9 @@ impl Dialer {
         if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             return match tls {
                 rustls::Error::InvalidCertificate(why) => forbidden(match why {
-                    CertificateError::UnknownIssuer => "its certificate is of an unknown authority: give ca_file",
+                    CertificateError::UnknownIssuer => {
+                        "its certificate is of an unknown authority: give ca_file"
+                    }
                     CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                         "its certificate is for another name"
                     }
@@ -112,7 +120,9 @@ impl Dialer {
                     AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure,
                 ) => forbidden("it wants a certificate of ours: give cert_file and key_file"),
                 rustls::Error::AlertReceived(_) => forbidden("it refused our certificate or our TLS"),
-                _ => Error::unavailable(format!("connecting to {place}: it does not speak TLS there: check the port")),
+                _ => Error::unavailable(format!(
+                    "connecting to {place}: it does not speak TLS there: check the port"
+                )),
             };
         }
         let why = match error.kind() {

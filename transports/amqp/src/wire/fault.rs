@@ -45,7 +45,9 @@ impl Fault {
             Self::NotSent => Error::unavailable(format!("{what}: not connected to rabbitmq")),
             Self::Blocked { why } => {
                 let why: String = why.chars().filter(|c| !c.is_control()).collect();
-                Error::unavailable(format!("{what}: rabbitmq takes no messages for now ({why}): nothing was sent"))
+                Error::unavailable(format!(
+                    "{what}: rabbitmq takes no messages for now ({why}): nothing was sent"
+                ))
             }
             Self::Lost => {
                 Error::unavailable(format!("{what}: the connection to rabbitmq broke")).maybe_executed()
@@ -54,9 +56,15 @@ impl Fault {
                 .maybe_executed(),
             Self::Refused { code, text } => {
                 let (kind, hint) = match code {
-                    403 => (ErrorKind::Forbidden, ": give the user this permission, see the README of commissaire-amqp"),
+                    403 => (
+                        ErrorKind::Forbidden,
+                        ": give the user this permission, see the README of commissaire-amqp",
+                    ),
                     405 => (ErrorKind::Unavailable, ": another connection holds it for itself"),
-                    406 => (ErrorKind::Topology, ": it was declared otherwise, delete it or take another bus_exchange"),
+                    406 => (
+                        ErrorKind::Topology,
+                        ": it was declared otherwise, delete it or take another bus_exchange",
+                    ),
                     530 => (ErrorKind::Config, ": check the virtual host of bus_uri"),
                     _ => (ErrorKind::Unavailable, ""),
                 };

@@ -56,7 +56,9 @@ pub(super) async fn shake(
     if !mechanisms.split(' ').any(|offered| offered == mechanism) {
         return Err(Error::new(
             ErrorKind::Forbidden,
-            format!("connecting to {place}: it does not offer to log in by {mechanism}: see its auth_mechanisms"),
+            format!(
+                "connecting to {place}: it does not offer to log in by {mechanism}: see its auth_mechanisms"
+            ),
         ));
     }
     talk.say(&method::start_ok(&about(&dialer.name), mechanism, &response)).await?;
@@ -102,7 +104,13 @@ fn fit(place: &str, properties: &Table) -> Result<String> {
 
 /// What the broker is told about us.
 fn about(name: &str) -> Table {
-    let able = ["publisher_confirms", "basic.nack", "consumer_cancel_notify", "connection.blocked", "authentication_failure_close"];
+    let able = [
+        "publisher_confirms",
+        "basic.nack",
+        "consumer_cancel_notify",
+        "connection.blocked",
+        "authentication_failure_close",
+    ];
     let able = able.into_iter().map(|name| (name.to_owned(), Value::Bool(true))).collect();
     let text = |name: &str, text: &str| (name.to_owned(), Value::Text(text.to_owned()));
     vec![
@@ -162,7 +170,9 @@ impl Talk<'_> {
         match code {
             403 => Error::new(
                 ErrorKind::Forbidden,
-                format!("connecting to {place}: it refused the user, the password or the certificate of bus_uri"),
+                format!(
+                    "connecting to {place}: it refused the user, the password or the certificate of bus_uri"
+                ),
             ),
             530 if text.contains("not found") => Error::config(format!(
                 "connecting to {place}: it has no virtual host {:?}: check the path of bus_uri",
@@ -175,7 +185,9 @@ impl Talk<'_> {
                     self.dialer.vhost
                 ),
             ),
-            _ => Error::unavailable(format!("connecting to {place}: it closed the connection with code {code}")),
+            _ => Error::unavailable(format!(
+                "connecting to {place}: it closed the connection with code {code}"
+            )),
         }
     }
 }

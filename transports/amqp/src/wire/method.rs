@@ -3,31 +3,55 @@
 use bytes::{BufMut, Bytes};
 
 use super::value::{
-    Malformed, Table, Value, find, put_long, put_short, put_table, take_long, take_short, take_table, take_u8,
-    take_u16, take_u32, take_u64,
+    Malformed, Table, Value, find, put_long, put_short, put_table, take_long, take_short, take_table,
+    take_u8, take_u16, take_u32, take_u64,
 };
 
 /// What the broker says.
 #[derive(Debug)]
 pub(crate) enum Heard {
-    Start { properties: Table, mechanisms: String },
+    Start {
+        properties: Table,
+        mechanisms: String,
+    },
     Secure,
-    Tune { channels: u16, frame: u32, heartbeat: u16 },
+    Tune {
+        channels: u16,
+        frame: u32,
+        heartbeat: u16,
+    },
     OpenOk,
-    Close { code: u16, text: String },
+    Close {
+        code: u16,
+        text: String,
+    },
     CloseOk,
-    Blocked { why: String },
+    Blocked {
+        why: String,
+    },
     Unblocked,
-    ChannelClose { code: u16, text: String },
+    ChannelClose {
+        code: u16,
+        text: String,
+    },
     ChannelCloseOk,
-    Flow { active: bool },
+    Flow {
+        active: bool,
+    },
     /// The answer to what was asked for.
     Answer(Answer),
     /// The broker ended a consumer.
     Cancelled,
-    Deliver { tag: u64, redelivered: bool },
+    Deliver {
+        tag: u64,
+        redelivered: bool,
+    },
     Return,
-    Confirm { tag: u64, multiple: bool, stored: bool },
+    Confirm {
+        tag: u64,
+        multiple: bool,
+        stored: bool,
+    },
 }
 
 /// An answer to a method that is answered.
@@ -76,9 +100,7 @@ pub(crate) fn read(mut from: Bytes) -> Result<Heard, Malformed> {
             take_short(from)?;
             Heard::Deliver { tag: take_u64(from)?, redelivered: take_u8(from)? & 1 != 0 }
         }
-        (60, 80) => {
-            Heard::Confirm { tag: take_u64(from)?, multiple: take_u8(from)? & 1 != 0, stored: true }
-        }
+        (60, 80) => Heard::Confirm { tag: take_u64(from)?, multiple: take_u8(from)? & 1 != 0, stored: true },
         (60, 120) => {
             Heard::Confirm { tag: take_u64(from)?, multiple: take_u8(from)? & 1 != 0, stored: false }
         }
