@@ -123,7 +123,7 @@ impl Core {
             let Ok(token) = Token::new(&name) else { continue };
             match self.remove(&token, Some(expires), deadline).await {
                 Ok(true) => {
-                    tracing::warn!(name, ?expires, "a durable subscription that nobody reads was removed")
+                    tracing::warn!(name, ?expires, "a durable subscription that nobody reads was removed");
                 }
                 Ok(false) => {}
                 Err(error) => tracing::debug!(%error, "a durable subscription that nobody reads stays"),
@@ -173,7 +173,7 @@ impl Core {
             return Ok(false);
         }
         let channel = up.connection.channel(Arc::new(Silent)).await?;
-        match channel.call(method::queue_delete(&queue, idle_for.is_some())).await {
+        match channel.call(&method::queue_delete(&queue, idle_for.is_some())).await {
             Ok(Answer::Deleted { .. }) => Ok(true),
             // Somebody reads it after all.
             Err(Fault::Refused { code: 406, .. }) => {
