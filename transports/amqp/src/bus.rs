@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     age::Ages,
     delay::Delays,
-    link::{Health, Link, Making},
+    link::{Health, Link, Making, Role},
     names::Names,
     options::Options,
     publish::Publisher,
@@ -55,7 +55,7 @@ pub(crate) struct Core {
     pub(crate) ages: Ages,
     pub(crate) delays: Delays,
     pub(crate) returns: Returns,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
     /// Subscriptions, and settlements under way.
     pub(crate) reading: TaskTracker,
     pub(crate) settling: TaskTracker,
@@ -79,18 +79,19 @@ pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn 
     let health = Arc::new(Health::new(Connectivity::new(place.clone())));
     let end = CancellationToken::new();
     let guard = end.clone().drop_guard();
-    let making = |publishes, after| Making {
+    let making = |role, after| Making {
         dialer: dialer.clone(),
         names: names.clone(),
-        publishes,
+        role,
         after,
         health: health.clone(),
         end: end.clone(),
     };
-    let publishing = Link::make(making(true, None)).await?;
-    let consuming = Link::make(making(false, Some(publishing.clone()))).await?;
+    let publishing = Link::make(making(Role::Publishing, None)).await?;
+    let consuming = Link::make(making(Role::Consuming, Some(publishing.clone()))).await?;
+    let registry = Arc::new(Registry::new(making(Role::Registry, Some(consuming.clone()))));
     let core = Arc::new(Core {
-        publisher: Publisher::new(names.clone(), publishing.clone()),
+        publisher: Publisher::new(names.clone(), publishing.clone(), Some(registry.clone())),
         names,
         idle_expiry: options.idle_expiry,
         publishing,
@@ -98,7 +99,7 @@ pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn 
         ages: Ages::new(),
         delays: Delays::default(),
         returns: Returns::default(),
-        registry: Registry::new(),
+        registry,
         reading: TaskTracker::new(),
         settling: TaskTracker::new(),
         closing: end.child_token(),

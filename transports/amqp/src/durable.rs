@@ -52,7 +52,7 @@ impl Keeping {
             patterns: texts(&self.patterns),
             expires: self.core.idle_expiry.as_secs(),
         };
-        self.core.enter_and_read(entry, deadline).await?;
+        self.core.registry.enter_and_read(entry, deadline).await?;
         self.unbound.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let up = self.core.consuming.until(deadline).await.ok_or(Fault::NotSent)?;
         self.unbind(&up.connection).await
@@ -85,13 +85,11 @@ impl Keeping {
         let removed = self.core.registry.view(|view| {
             view.durables.get(self.name.as_str()).is_none_or(|durable| durable.removed.is_some())
         });
-        let deadline = Instant::now() + BOUND;
-        let entered = match removed {
-            true => self.announce(deadline).await,
-            false => self.core.publisher.log(Entered::Seen { name: self.name.to_string() }, deadline).await,
-        };
-        if let Err(fault) = entered {
-            tracing::debug!(?fault, "the registry cannot be written");
+        if !removed {
+            return self.core.registry.enter(Entered::Seen { name: self.name.to_string() }).await;
+        }
+        if let Err(fault) = self.announce(Instant::now() + BOUND).await {
+            tracing::warn!(error = %fault.into_error("entering a durable subscription"), name = %self.name, "the registry cannot be written");
         }
     }
 
@@ -105,13 +103,8 @@ impl Keeping {
             }
             *entered = Instant::now();
         }
-        let deadline = Instant::now() + BOUND;
-        if let Err(fault) =
-            self.core.publisher.log(Entered::Seen { name: self.name.to_string() }, deadline).await
-        {
-            tracing::debug!(?fault, "the registry cannot be written");
-        }
-        self.core.remove_expired(deadline).await;
+        self.core.registry.enter(Entered::Seen { name: self.name.to_string() }).await;
+        self.core.remove_expired(Instant::now() + BOUND).await;
     }
 }
 
@@ -130,7 +123,7 @@ impl Core {
             let Ok(token) = Token::new(&name) else { continue };
             match self.remove(&token, Some(expires), deadline).await {
                 Ok(true) => {
-                    tracing::warn!(name, ?expires, "a durable subscription that nobody reads was removed")
+                    tracing::warn!(name, ?expires, "a durable subscription that nobody reads was removed");
                 }
                 Ok(false) => {}
                 Err(error) => tracing::debug!(%error, "a durable subscription that nobody reads stays"),
@@ -162,7 +155,7 @@ impl Core {
         let up = self.consuming.until(deadline).await.ok_or(Fault::NotSent)?;
         let Some((_, consumers)) = topology::look(&up.connection, &queue).await? else { return Ok(false) };
         if let Some(wanted) = idle_for {
-            self.enter_and_read(Entered::Mark, deadline).await?;
+            self.registry.enter_and_read(Entered::Mark, deadline).await?;
             let seen =
                 self.registry.view(|view| view.durables.get(name.as_str()).map(|durable| durable.seen));
             // One that nobody has entered is as old as can be.
@@ -171,7 +164,7 @@ impl Core {
             }
         }
         let before = self.registry.view(|view| view.durables.get(name.as_str()).cloned());
-        let id = self.enter_and_read(Entered::Removed { name: name.to_string() }, deadline).await?;
+        let id = self.registry.enter_and_read(Entered::Removed { name: name.to_string() }, deadline).await?;
         let first = self.registry.view(|view| {
             let durable = view.durables.get(name.as_str());
             durable.is_some_and(|durable| durable.removed.as_ref() == Some(&id))
@@ -180,7 +173,7 @@ impl Core {
             return Ok(false);
         }
         let channel = up.connection.channel(Arc::new(Silent)).await?;
-        match channel.call(method::queue_delete(&queue, idle_for.is_some())).await {
+        match channel.call(&method::queue_delete(&queue, idle_for.is_some())).await {
             Ok(Answer::Deleted { .. }) => Ok(true),
             // Somebody reads it after all.
             Err(Fault::Refused { code: 406, .. }) => {
@@ -190,7 +183,7 @@ impl Core {
                         patterns: durable.patterns,
                         expires: durable.expires.as_secs(),
                     };
-                    self.publisher.log(entry, deadline).await?;
+                    self.registry.enter(entry).await;
                 }
                 Ok(false)
             }

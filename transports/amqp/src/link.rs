@@ -25,18 +25,28 @@ use crate::{
 const PACE: Duration = Duration::from_secs(1);
 
 /// What one link needs.
+#[derive(Clone)]
 pub(crate) struct Making {
     pub(crate) dialer: Arc<Dialer>,
     pub(crate) names: Names,
-    /// It publishes, so it declares the exchanges and has channels that confirm.
-    pub(crate) publishes: bool,
+    pub(crate) role: Role,
     /// It dials only when that one is up.
     pub(crate) after: Option<Link>,
     pub(crate) health: Arc<Health>,
     pub(crate) end: CancellationToken,
 }
 
-/// Whether all links are up.
+/// What a link is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It publishes, so it declares the exchanges and has channels that confirm.
+    Publishing,
+    Consuming,
+    /// The registry's: it publishes, and the bus is well without it.
+    Registry,
+}
+
+/// Whether the links that a bus needs are up.
 pub(crate) struct Health {
     pub(crate) connectivity: Connectivity,
     up: [AtomicBool; 2],
@@ -61,8 +71,11 @@ impl Health {
         Self { connectivity, up: [true, true].map(AtomicBool::new) }
     }
 
-    fn is(&self, publishes: bool, down: Option<&str>) {
-        self.up[usize::from(publishes)].store(down.is_none(), Ordering::Release);
+    fn is(&self, role: Role, down: Option<&str>) {
+        if role == Role::Registry {
+            return;
+        }
+        self.up[usize::from(role == Role::Publishing)].store(down.is_none(), Ordering::Release);
         match down {
             Some(why) => self.connectivity.down(why),
             None if self.up.iter().all(|up| up.load(Ordering::Acquire)) => self.connectivity.up(),
@@ -135,14 +148,14 @@ impl Link {
 impl Making {
     /// What a new connection needs before anybody uses it.
     async fn furnish(&self, connection: &Connection) -> Result<Vec<Channel>, Fault> {
-        if !self.publishes {
+        if self.role == Role::Consuming {
             return Ok(Vec::new());
         }
         topology::exchanges(connection, &self.names).await?;
         let mut confirming = Vec::with_capacity(2);
         for _ in 0..2 {
             let channel = connection.channel(Arc::new(Silent)).await?;
-            channel.call(method::confirm_select()).await?;
+            channel.call(&method::confirm_select()).await?;
             confirming.push(channel);
         }
         Ok(confirming)
@@ -155,7 +168,7 @@ impl Making {
             sender.send_replace(None);
             let mut connection = up.connection.clone();
             let why = if connection.is_down() { connection.why() } else { "a channel was closed".to_owned() };
-            self.health.is(self.publishes, Some(&why));
+            self.health.is(self.role, Some(&why));
             let confirming = loop {
                 if let Some(after) = &self.after
                     && after.up().await.is_none()
@@ -186,7 +199,7 @@ impl Making {
             };
             up = Up { connection, confirming, again: Some(Instant::now()) };
             sender.send_replace(Some(up.clone()));
-            self.health.is(self.publishes, None);
+            self.health.is(self.role, None);
         }
     }
 }

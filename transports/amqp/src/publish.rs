@@ -13,7 +13,7 @@ use crate::{
     bus::BOUND,
     link::{Link, Up},
     names::{MOST_CALLS, MOST_STORED, Names, Queue},
-    registry::Entered,
+    registry::{Entered, Registry},
     topology,
     wire::{Fault, Properties, Verdict},
 };
@@ -27,10 +27,12 @@ const COME_BACK: Duration = Duration::from_secs(3);
 const BLINK: Duration = Duration::from_millis(50);
 
 pub(crate) struct Publisher {
-    pub(crate) names: Names,
+    names: Names,
     link: Link,
     under_way: Arc<Semaphore>,
     clock: Clock,
+    /// Where what is declared on the way is entered.
+    registry: Option<Arc<Registry>>,
 }
 
 /// A message on its way to an exchange.
@@ -48,8 +50,8 @@ pub(crate) struct Letter<'a> {
 }
 
 impl Publisher {
-    pub(crate) fn new(names: Names, link: Link) -> Self {
-        Self { names, link, under_way: Arc::new(Semaphore::new(SHARES)), clock: Clock::new() }
+    pub(crate) fn new(names: Names, link: Link, registry: Option<Arc<Registry>>) -> Self {
+        Self { names, link, under_way: Arc::new(Semaphore::new(SHARES)), clock: Clock::new(), registry }
     }
 
     pub(crate) async fn publish(&self, message: &Message) -> Result<()> {
@@ -164,7 +166,7 @@ impl Publisher {
         Letter { exchange, key: &queue.name, mandatory: true, stored: true, end: None, id, body }
     }
 
-    /// Sends to a queue that is declared if it is not there, once, and entered in the registry.
+    /// Sends to a queue that is declared if it is not there, once, and then entered.
     pub(crate) async fn enqueue(
         &self,
         queue: &Queue,
@@ -177,9 +179,8 @@ impl Publisher {
                 let up = self.link.until(deadline).await.ok_or(Fault::NotSent)?;
                 let bindings = self.names.bindings_of(&queue.name);
                 topology::declare(&up.connection, queue, &bindings).await?;
-                if let Some(entry) = entry {
-                    // What is not entered is only not listed.
-                    let _ = self.log(entry, deadline).await;
+                if let (Some(entry), Some(registry)) = (entry, self.registry.clone()) {
+                    tokio::spawn(async move { registry.enter(entry).await });
                 }
                 self.send(letter, deadline).await
             }

@@ -12,22 +12,25 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::watch,
+    sync::{OnceCell, watch},
     time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
-    bus::Core,
+    bus::BOUND,
+    link::{Link, Making},
     publish::Publisher,
     topology,
     wire::{
-        Channel, Delivered, Ears, Fault, Verdict, method,
+        Channel, Connection, Delivered, Ears, Fault, Verdict, method,
         value::{Table, Value},
     },
 };
 
 /// How many entries may be on their way to a reader.
 const AHEAD: u16 = 1_000;
+/// Between two attempts to reach it.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// One entry of the log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,10 +85,21 @@ pub(crate) struct View {
     pub(crate) dead: BTreeSet<(String, String)>,
 }
 
-/// Writes and reads the log. Reads only from when somebody first wants to know.
+/// Writes and reads the log, over a connection of its own that is made when it is first needed: while a stream is being
+/// declared, RabbitMQ 3.10 closes the connections of others that publish to it or declare it (506, 541).
 pub(crate) struct Registry {
+    making: Making,
+    way: OnceCell<Way>,
+    /// It is read: from when somebody first wants to know.
     begun: AtomicBool,
     ears: Arc<Listening>,
+}
+
+struct Way {
+    link: Link,
+    publisher: Publisher,
+    /// The connection that found the stream declared, or declared it.
+    declared: tokio::sync::Mutex<Option<Connection>>,
 }
 
 struct Listening {
@@ -105,93 +119,124 @@ struct State {
 }
 
 impl Registry {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(making: Making) -> Self {
         let ears =
             Listening { channel: Mutex::default(), state: Mutex::default(), read: watch::Sender::new(0) };
-        Self { begun: AtomicBool::new(false), ears: Arc::new(ears) }
+        Self { making, way: OnceCell::new(), begun: AtomicBool::new(false), ears: Arc::new(ears) }
     }
 
     /// Looks at the log as far as it was read.
     pub(crate) fn view<T>(&self, look: impl FnOnce(&View) -> T) -> T {
         look(&self.ears.state().view)
     }
-}
 
-impl Core {
-    /// Writes an entry and reads up to it; returns its id.
-    pub(crate) async fn enter_and_read(
-        self: &Arc<Self>,
-        what: Entered,
-        deadline: Instant,
-    ) -> Result<String, Fault> {
-        let ears = self.registry.ears.clone();
+    /// Writes an entry. What is not entered is only not listed, so nobody has to wait for it.
+    pub(crate) async fn enter(&self, what: Entered) {
         let id = format!("{:032x}", rand::random::<u128>());
-        ears.state().awaited.insert(id.clone());
+        if let Err(fault) = self.write(id, what, Instant::now() + BOUND).await {
+            tracing::debug!(?fault, "the registry cannot be written");
+        }
+    }
+
+    /// Writes an entry and reads up to it; returns its id.
+    pub(crate) async fn enter_and_read(&self, what: Entered, deadline: Instant) -> Result<String, Fault> {
+        let id = format!("{:032x}", rand::random::<u128>());
+        self.ears.state().awaited.insert(id.clone());
         let read = async {
-            self.publisher.log_as(id.clone(), what, deadline).await?;
-            self.read_registry();
-            let mut read = ears.read.subscribe();
-            let seen = read.wait_for(|_| !ears.state().awaited.contains(&id));
+            self.write(id.clone(), what, deadline).await?;
+            let way = self.way(deadline).await?;
+            if !self.begun.swap(true, Ordering::AcqRel) {
+                let following =
+                    follow(way.link.clone(), self.making.names.registry().name, self.ears.clone());
+                let end = self.making.end.clone();
+                tokio::spawn(async move { end.run_until_cancelled(following).await });
+            }
+            let mut read = self.ears.read.subscribe();
+            let seen = read.wait_for(|_| !self.ears.state().awaited.contains(&id));
             timeout_at(deadline, seen).await.map_err(|_| Fault::Late)?.map_err(|_| Fault::Lost)?;
             Ok(id.clone())
         };
         let outcome = read.await;
-        ears.state().awaited.remove(&id);
+        self.ears.state().awaited.remove(&id);
         outcome
     }
 
-    /// Begins to read the log, if nobody has.
-    fn read_registry(self: &Arc<Self>) {
-        if self.registry.begun.swap(true, Ordering::AcqRel) {
-            return;
+    async fn write(&self, id: String, what: Entered, deadline: Instant) -> Result<(), Fault> {
+        let queue = self.making.names.registry();
+        let body = serde_json::to_vec(&Entry { id: id.clone(), at: now(), what }).unwrap_or_default();
+        loop {
+            let written = async {
+                let way = self.way(deadline).await?;
+                self.declare(way, deadline).await?;
+                way.publisher.send(&way.publisher.stored(&queue, id.clone(), &body), deadline).await
+            };
+            match timeout_at(deadline, written).await.unwrap_or(Err(Fault::Late)) {
+                Ok(Verdict::Stored) => return Ok(()),
+                // It is gone; it is declared again.
+                Ok(_) => drop(self.way(deadline).await?.declared.lock().await.take()),
+                // Another may be declaring it just now. An entry that is written twice says no more than once.
+                Err(fault) if fault.passes() && Instant::now() + PAUSE < deadline => {}
+                Err(fault) => return Err(fault),
+            }
+            sleep(PAUSE.mul_f64(rand::random_range(0.5..1.0))).await;
         }
-        let core = self.clone();
-        tokio::spawn(async move { core.end.clone().run_until_cancelled(core.follow()).await });
     }
 
-    async fn follow(&self) {
-        let ears = &self.registry.ears;
-        while let Some(up) = self.consuming.up().await {
-            let followed = async {
-                let channel = up.connection.channel(ears.clone()).await?;
-                *ears.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel.clone());
-                let queue = self.names.registry();
-                topology::declare_on(&channel, &queue, &self.names.bindings_of(&queue.name)).await?;
-                channel.call(method::qos(AHEAD)).await?;
-                let from = match ears.state().next {
-                    Some(next) => Value::Int(next),
-                    None => Value::Text("first".to_owned()),
-                };
-                let from: Table = vec![("x-stream-offset".to_owned(), from)];
-                channel.call(method::consume(&queue.name, "registry", false, &from)).await?;
-                Ok::<_, Fault>(channel)
-            };
-            match followed.await {
-                Ok(channel) => channel.gone().cancelled().await,
-                Err(fault) => tracing::debug!(?fault, "the registry cannot be read"),
-            }
-            ears.channel.lock().unwrap_or_else(PoisonError::into_inner).take();
-            // It may have been deleted, and another begins anew.
-            ears.state().next = None;
-            sleep(Duration::from_millis(300).mul_f64(1.0 + rand::random::<f64>())).await;
+    async fn way(&self, deadline: Instant) -> Result<&Way, Fault> {
+        let make = async || {
+            let link = Link::make(self.making.clone()).await.map_err(|_| Fault::NotSent)?;
+            let publisher = Publisher::new(self.making.names.clone(), link.clone(), None);
+            Ok(Way { link, publisher, declared: tokio::sync::Mutex::default() })
+        };
+        timeout_at(deadline, self.way.get_or_try_init(make)).await.unwrap_or(Err(Fault::Late))
+    }
+
+    async fn declare(&self, way: &Way, deadline: Instant) -> Result<(), Fault> {
+        let mut declared = way.declared.lock().await;
+        let up = way.link.until(deadline).await.ok_or(Fault::NotSent)?;
+        if declared.as_ref().is_some_and(|known| known.is(&up.connection)) {
+            return Ok(());
         }
+        let names = &self.making.names;
+        let queue = names.registry();
+        let bindings = [(names.work().to_owned(), queue.name.clone())];
+        if topology::look(&up.connection, &queue.name).await?.is_some() {
+            topology::bind(&up.connection, &queue.name, &bindings).await?;
+        } else {
+            topology::declare(&up.connection, &queue, &bindings).await?;
+        }
+        *declared = Some(up.connection);
+        Ok(())
     }
 }
 
-impl Publisher {
-    /// Writes an entry.
-    pub(crate) async fn log(&self, what: Entered, deadline: Instant) -> Result<(), Fault> {
-        self.log_as(format!("{:032x}", rand::random::<u128>()), what, deadline).await
-    }
-
-    async fn log_as(&self, id: String, what: Entered, deadline: Instant) -> Result<(), Fault> {
-        let queue = self.names.registry();
-        let body = serde_json::to_vec(&Entry { id: id.clone(), at: now(), what }).unwrap_or_default();
-        let letter = self.stored(&queue, id, &body);
-        match Box::pin(self.enqueue(&queue, &letter, None, deadline)).await? {
-            Verdict::Stored => Ok(()),
-            Verdict::Refused | Verdict::Returned => Err(Fault::NotSent),
+/// Reads the log for ever.
+async fn follow(link: Link, name: String, ears: Arc<Listening>) {
+    while let Some(up) = link.up().await {
+        let followed = async {
+            let channel = up.connection.channel(ears.clone()).await?;
+            *ears.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel.clone());
+            channel.call(&method::qos(AHEAD)).await?;
+            let from = match ears.state().next {
+                Some(next) => Value::Int(next),
+                None => Value::Text("first".to_owned()),
+            };
+            let from: Table = vec![("x-stream-offset".to_owned(), from)];
+            channel.call(&method::consume(&name, "registry", false, &from)).await?;
+            Ok::<_, Fault>(channel)
+        };
+        match followed.await {
+            Ok(channel) => {
+                channel.gone().cancelled().await;
+                if !up.connection.is_down() {
+                    // It was deleted, and another begins anew.
+                    ears.state().next = None;
+                }
+            }
+            Err(fault) => tracing::debug!(?fault, "the registry cannot be read"),
         }
+        ears.channel.lock().unwrap_or_else(PoisonError::into_inner).take();
+        sleep(PAUSE.mul_f64(1.0 + rand::random::<f64>())).await;
     }
 }
 

@@ -210,8 +210,8 @@ impl Core {
                     Origin::Queue(key) => ("queue", key.to_string()),
                     Origin::Durable(name) => ("durable", name.to_string()),
                 };
-                // What is not entered is only not listed.
-                let _ = self.publisher.log(Entered::Dead { kind: kind.to_owned(), name }, deadline).await;
+                let (registry, kind) = (self.registry.clone(), kind.to_owned());
+                tokio::spawn(async move { registry.enter(Entered::Dead { kind, name }).await });
                 self.publisher.send(&letter, deadline).await
             }
             verdict => Ok(verdict),

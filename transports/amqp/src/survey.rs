@@ -30,7 +30,7 @@ pub(crate) async fn survey(core: &Arc<Core>, place: &str) -> Result<Survey> {
 }
 
 async fn look(core: &Arc<Core>, place: &str, deadline: Instant) -> Result<Survey, Fault> {
-    core.enter_and_read(Entered::Mark, deadline).await?;
+    core.registry.enter_and_read(Entered::Mark, deadline).await?;
     let up = core.consuming.until(deadline).await.ok_or(Fault::NotSent)?;
     let view = core.registry.view(Clone::clone);
     let mut declared = Vec::new();

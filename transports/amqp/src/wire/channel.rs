@@ -20,7 +20,8 @@ use super::{
     confirm::{Confirms, Verdict},
     connection::{Frame, Shared},
     fault::Fault,
-    method::{self, Answer, Heard, Properties},
+    method::{self, Answer, Heard},
+    properties::Properties,
     value::Malformed,
 };
 
@@ -105,18 +106,18 @@ impl Channel {
             })
         })?;
         let channel = Self(Arc::new(Handle(inner)));
-        channel.call(method::channel_open()).await?;
+        channel.call(&method::channel_open()).await?;
         Ok(channel)
     }
 
     /// Asks; the question is on its way when this returns, and questions are answered in their order.
-    pub(crate) fn call(&self, question: Vec<u8>) -> impl Future<Output = Result<Answer, Fault>> + use<> {
+    pub(crate) fn call(&self, question: &[u8]) -> impl Future<Output = Result<Answer, Fault>> + use<> {
         let inner = &self.0.0;
         let (who, answer) = oneshot::channel();
         let mut state = inner.state();
         let asked = match &state.fault {
             Some(fault) => Err(fault.clone()),
-            None => inner.connection.say(inner.id, &question),
+            None => inner.connection.say(inner.id, question),
         };
         if asked.is_ok() {
             state.waiting.push_back(who);
@@ -246,7 +247,7 @@ impl Inner {
             Heard::ChannelClose { code, text } => {
                 drop(state);
                 let _ = self.connection.say(self.id, &method::channel_close_ok());
-                self.lose(Fault::Refused { code, text });
+                self.lose(&Fault::Refused { code, text });
                 self.connection.left(self.id);
             }
             Heard::ChannelCloseOk => {
@@ -304,7 +305,7 @@ impl Inner {
     }
 
     /// It is gone; whoever waits is told why.
-    pub(super) fn lose(&self, fault: Fault) {
+    pub(super) fn lose(&self, fault: &Fault) {
         let mut state = self.state();
         if state.fault.is_none() {
             state.fault = Some(fault.clone());

@@ -218,7 +218,7 @@ impl Shared {
         self.down.cancel();
         let channels = std::mem::take(&mut *self.channels());
         for channel in channels.into_values() {
-            channel.lose(Fault::Lost);
+            channel.lose(&Fault::Lost);
         }
     }
 

@@ -8,6 +8,7 @@ mod dial;
 mod fault;
 mod handshake;
 pub(crate) mod method;
+mod properties;
 pub(crate) mod value;
 
 pub(crate) use channel::{Channel, Delivered, Ears, Silent};
@@ -15,4 +16,5 @@ pub(crate) use confirm::Verdict;
 pub(crate) use connection::Connection;
 pub(crate) use dial::{Dialer, Login};
 pub(crate) use fault::Fault;
-pub(crate) use method::{Answer, Properties};
+pub(crate) use method::Answer;
+pub(crate) use properties::Properties;
