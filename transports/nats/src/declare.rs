@@ -7,7 +7,7 @@ use commissaire::{Error, ErrorKind, Origin, Result};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use crate::{fault::Fault, link::Link};
+use crate::{fault::Fault, link::Link, names::wider};
 
 /// For how long the server recognises an id.
 pub(crate) const REPUBLISH: Duration = Duration::from_secs(600);
@@ -36,6 +36,8 @@ pub(crate) struct Consumer {
     pub(crate) stream: String,
     pub(crate) name: String,
     config: Map<String, Value>,
+    /// Whether its filter may cover more than is wanted.
+    grows: bool,
 }
 
 impl Stream {
@@ -126,7 +128,7 @@ impl Consumer {
 
     /// The events of a durable subscription, from now on.
     pub(crate) fn durable(link: &Link, name: &str, filter: &str) -> Self {
-        Self::new(&link.names.event_stream(), name, filter, "new", MOST_IN_HAND)
+        Self { grows: true, ..Self::new(&link.names.event_stream(), name, filter, "new", MOST_IN_HAND) }
     }
 
     /// The dead letters of one origin.
@@ -154,12 +156,27 @@ impl Consumer {
             "max_waiting": MOST_PULLS,
         });
         let Value::Object(config) = config else { return Self::new(stream, name, filter, from, most) };
-        Self { stream: stream.to_owned(), name: name.to_owned(), config }
+        Self { stream: stream.to_owned(), name: name.to_owned(), config, grows: false }
     }
 
     /// What of `info` is not as it must be.
     pub(crate) fn differences(&self, info: &Value) -> Vec<String> {
-        differences(&self.config, &info["config"])
+        differences(&self.grown(info), &info["config"])
+    }
+
+    /// How it must be where it is as `info` says. A filter never gets narrower: what was stored for the wider one would
+    /// stay for ever, for nobody would acknowledge it.
+    fn grown(&self, info: &Value) -> Map<String, Value> {
+        const FILTER: &str = "filter_subject";
+        let mut config = self.config.clone();
+        let found = info["config"][FILTER].as_str();
+        if self.grows
+            && let (Some(found), Some(wanted)) = (found, config.get(FILTER).and_then(Value::as_str))
+        {
+            let both = wider(found, wanted);
+            config.insert(FILTER.to_owned(), both.into());
+        }
+        config
     }
 
     /// Looks at it.
@@ -167,23 +184,24 @@ impl Consumer {
         link.api(&format!("CONSUMER.INFO.{}.{}", self.stream, self.name), &Value::Null, deadline).await
     }
 
-    /// Makes it if it is not there; a filter that differs is changed, nothing else. Returns whether it was not there.
+    /// Makes it if it is not there; the filter of a durable subscription is changed, nothing else. Returns whether it
+    /// was not there.
     pub(crate) async fn ensure(&self, link: &Link, deadline: Instant) -> Result<bool> {
         let what = format!("consumer {} of stream {}", self.name, self.stream);
-        let made = match self.info(link, deadline).await {
+        let (config, made) = match self.info(link, deadline).await {
             Ok(info) => {
                 let differ = self.differences(&info);
                 let only_filter = differ.iter().all(|text| text.starts_with("filter_subject "));
-                if differ.is_empty() || !only_filter {
+                if differ.is_empty() || !(self.grows && only_filter) {
                     return same(&what, &differ).map(|()| false);
                 }
-                false
+                (self.grown(&info), false)
             }
-            Err(fault) if fault.is_absent() => true,
+            Err(fault) if fault.is_absent() => (self.config.clone(), true),
             Err(fault) => return Err(fault.into_error(&format!("looking at {what}"))),
         };
         let asked = format!("CONSUMER.DURABLE.CREATE.{}.{}", self.stream, self.name);
-        let body = json!({"stream_name": self.stream, "config": self.config});
+        let body = json!({"stream_name": self.stream, "config": config});
         let info = link.api(&asked, &body, deadline).await;
         let info = info.map_err(|fault| fault.into_error(&format!("making {what}")))?;
         same(&what, &self.differences(&info)).map(|()| made)

@@ -28,19 +28,27 @@ pub(crate) const NAK: &str = "-NAK";
 
 /// All deliveries in hand.
 pub(crate) struct Hand {
-    held: Mutex<HashMap<u64, (Subject, Instant)>>,
+    held: Mutex<HashMap<u64, InHand>>,
     next: AtomicU64,
     returned: Mutex<HashMap<Stored, u32>>,
     link: Arc<Link>,
     back: mpsc::Sender<Subject>,
 }
 
-/// Which message on the server: its stream, its number there, and when it was stored.
+/// Which message of which consumer: `STREAM.CONSUMER`, its number in the stream, and when it was stored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Stored {
-    pub(crate) stream: Arc<str>,
+    pub(crate) place: Arc<str>,
     pub(crate) seq: u64,
     pub(crate) time: u64,
+}
+
+#[derive(Debug)]
+struct InHand {
+    stored: Stored,
+    ack: Subject,
+    /// When the server heard last that it is in hand.
+    told: Instant,
 }
 
 /// One delivery in hand. Dropping it ends that.
@@ -66,9 +74,9 @@ impl Hand {
     }
 
     /// Takes a delivery in hand, by the subject that settles it.
-    pub(crate) fn hold(self: &Arc<Self>, ack: Subject) -> Held {
+    pub(crate) fn hold(self: &Arc<Self>, stored: Stored, ack: Subject) -> Held {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.held().insert(id, (ack, Instant::now()));
+        self.held().insert(id, InHand { stored, ack, told: Instant::now() });
         Held { hand: self.clone(), id }
     }
 
@@ -80,8 +88,27 @@ impl Hand {
         }
     }
 
-    /// Notes that this process gives the message back, or has.
+    /// Notes that this process gives the message back, and tells those who read at the same place, before the server
+    /// can give it to one of them.
     pub(crate) fn note_returned(&self, stored: Stored) {
+        let text = format!("{} {} {}", self.link.id(), stored.seq, stored.time);
+        self.link.post_now(&self.link.names.returns(&stored.place).into(), text);
+        self.note(stored);
+    }
+
+    /// Notes what another process told of `place`.
+    pub(crate) fn heard(&self, place: &Arc<str>, payload: &[u8]) {
+        let words = std::str::from_utf8(payload).ok().map(|text| text.split(' '));
+        let Some(mut words) = words else { return };
+        if let (Some(id), Some(Ok(seq)), Some(Ok(time))) =
+            (words.next(), words.next().map(str::parse), words.next().map(str::parse))
+            && id != self.link.id()
+        {
+            self.note(Stored { place: place.clone(), seq, time });
+        }
+    }
+
+    fn note(&self, stored: Stored) {
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         if returned.len() >= MOST_RETURNED {
             returned.clear();
@@ -89,7 +116,7 @@ impl Hand {
         *returned.entry(stored).or_default() += 1;
     }
 
-    /// How often this process gave the message back.
+    /// How often the message was given back, as far as this process knows.
     pub(crate) fn returned(&self, stored: &Stored) -> u32 {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).get(stored).copied().unwrap_or(0)
     }
@@ -101,12 +128,16 @@ impl Hand {
 
     /// Takes everything out of hand: what is to be given back when the bus closes.
     pub(crate) fn empty(&self) -> Vec<Subject> {
-        let mut held: Vec<(u64, Subject)> = self.held().drain().map(|(id, (ack, _))| (id, ack)).collect();
+        let mut held: Vec<(u64, InHand)> = self.held().drain().collect();
         held.sort_by_key(|(id, _)| *id);
-        held.into_iter().map(|(_, ack)| ack).collect()
+        let tell = |(_, held): (u64, InHand)| {
+            self.note_returned(held.stored);
+            held.ack
+        };
+        held.into_iter().map(tell).collect()
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<u64, (Subject, Instant)>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<u64, InHand>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -148,10 +179,10 @@ async fn keep(link: Arc<Link>, hand: Arc<Hand>) {
         let due: Vec<Subject> = hand
             .held()
             .values_mut()
-            .filter(|(_, told)| *told + after <= now)
-            .map(|(ack, told)| {
-                *told = now;
-                ack.clone()
+            .filter(|held| held.told + after <= now)
+            .map(|held| {
+                held.told = now;
+                held.ack.clone()
             })
             .collect();
         for ack in due {

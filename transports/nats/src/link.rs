@@ -123,6 +123,11 @@ impl Link {
         &self.client
     }
 
+    /// This connection among those of the exchange.
+    pub(crate) fn id(&self) -> &str {
+        self.back.rsplit('.').next().unwrap_or_default()
+    }
+
     /// What holds of the connection, now and from now on.
     pub(crate) fn state(&self) -> watch::Receiver<State> {
         self.state.subscribe()
@@ -189,8 +194,9 @@ impl Link {
     }
 
     /// Sends at once, before anything that is sent later, or not at all: for those who cannot wait.
-    pub(crate) fn post_now(&self, subject: &Subject, payload: &'static str) -> bool {
-        let sent = self.client.publish(subject.clone(), Bytes::from_static(payload.as_bytes()));
+    pub(crate) fn post_now(&self, subject: &Subject, payload: impl Into<Bytes>) -> bool {
+        // However much this task has done without a pause.
+        let sent = tokio::task::unconstrained(self.client.publish(subject.clone(), payload.into()));
         self.state.borrow().up && !self.end.is_cancelled() && matches!(sent.now_or_never(), Some(Ok(())))
     }
 

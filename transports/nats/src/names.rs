@@ -97,6 +97,11 @@ impl Names {
         format!("{}.1.g.>", self.exchange)
     }
 
+    /// Where those who read from a place, `STREAM.CONSUMER`, tell each other what they give back.
+    pub(crate) fn returns(&self, place: &str) -> String {
+        format!("{}.1.b.{place}", self.exchange)
+    }
+
     /// What is stored to learn the server's time.
     pub(crate) fn tick(&self) -> String {
         format!("{}.1.t", self.exchange)
@@ -189,6 +194,12 @@ pub(crate) fn is_prefix(text: &str) -> bool {
     }
 }
 
+/// One filter of events that covers both.
+pub(crate) fn wider(one: &str, two: &str) -> String {
+    let words = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<String>>();
+    joint(&words(one), &words(two)).join(".")
+}
+
 fn of(origin: &Origin) -> String {
     match origin {
         Origin::Queue(key) => format!("q.{key}"),
@@ -257,6 +268,22 @@ mod tests {
         assert_eq!(covering(&["a.b.#", "a.b"]), "x.1.e.a.b.>");
         assert_eq!(covering(&["a.#", "b"]), "x.1.e.*.>");
         assert_eq!(covering(&["a._", "a"]), "x.1.e.a.>");
+    }
+
+    #[test]
+    fn a_filter_only_grows() {
+        let filters = [
+            ("a.*", "a.*", "a.*"),
+            ("a.*", "a.b.*", "a.>"),
+            ("a.b.*", "a.*.*", "a.*.*"),
+            ("a.>", "a.*", "a.>"),
+        ];
+        for (one, two, both) in filters {
+            let [one, two, both] = [one, two, both].map(|text| format!("x.1.e.{text}"));
+            assert_eq!(wider(&one, &two), both);
+            assert_eq!(wider(&two, &one), both);
+            assert_eq!(wider(&both, &one), both);
+        }
     }
 
     #[test]

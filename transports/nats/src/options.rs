@@ -34,22 +34,14 @@ pub(crate) struct Options {
     pub(crate) demand: Demand,
 }
 
-const OPTIONS: &[&str] = &[
-    "durability",
-    "servers",
-    "inbox_prefix",
-    "nkey_file",
-    "creds_file",
-    "password_file",
-    "ca_file",
-    "cert_file",
-    "key_file",
-];
+const PLACE: &[&str] = &["durability", "servers", "inbox_prefix"];
+const WHO: &[&str] = &["nkey_file", "creds_file", "password_file"];
+const TLS: &[&str] = &["ca_file", "cert_file", "key_file"];
 
 impl Options {
     /// Reads `uri`; every part of it is used or refused.
     pub(crate) fn read(uri: &BusUri) -> Result<Self> {
-        let options = uri.options(OPTIONS)?;
+        let options = uri.options(&[PLACE, WHO, TLS].concat())?;
         let get = |name: &str| options.get(name).map(String::as_str);
         let demand = match get("durability") {
             None | Some("relaxed") => Demand::Relaxed,

@@ -121,8 +121,8 @@ impl Entry {
 
     /// The same for the same delivery of the same message, another for every other.
     fn id(&self, kind: &str) -> String {
-        let Stored { stream, seq, time } = &self.token.stored;
-        format!("{stream}:{seq}:{time}:{kind}")
+        let Stored { place, seq, time } = &self.token.stored;
+        format!("{place}:{seq}:{time}:{kind}")
     }
 }
 

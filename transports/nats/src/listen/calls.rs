@@ -258,12 +258,15 @@ impl Calls {
                 self.admit(waits);
             }
         }
-        let end = Instant::now() + LINGER;
+        // A bus that closes waits for nobody.
+        let linger = if self.core.closing.is_cancelled() { Duration::ZERO } else { LINGER };
+        let end = Instant::now() + linger;
+        let passing = Instant::now() + LINGER / 2;
         let mut others = true;
         while let Some(waits) = self.next() {
             if others {
                 let word = self.pass_on(&waits).await;
-                others = word.is_ok();
+                others = word.is_ok() && Instant::now() < passing;
                 if others {
                     continue;
                 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::{Message, Subscriber};
 use commissaire::{Error, ErrorKind, Result};
 use futures_util::{FutureExt, StreamExt};
-use tokio::time::Instant;
+use tokio::{task::unconstrained, time::Instant};
 
 use crate::{fault::Fault, link::Link};
 
@@ -63,9 +63,15 @@ pub(crate) async fn shut(
         let _ = link.echo(Instant::now() + LEAVE).await;
     }
     let mut left = Vec::new();
-    while let Some(Some(message)) = subscriber.next().now_or_never() {
+    while let Some(message) = here(subscriber) {
         left.push(message);
     }
     let _ = subscriber.unsubscribe().await;
     left
+}
+
+/// The next message, if it is here already: whatever this task has done without a pause, which would make the runtime
+/// say that there is none.
+pub(super) fn here(subscriber: &mut Subscriber) -> Option<Message> {
+    unconstrained(subscriber.next()).now_or_never().flatten()
 }

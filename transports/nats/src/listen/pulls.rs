@@ -5,14 +5,13 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use async_nats::{Message as Raw, Subscriber};
 use commissaire::Result;
-use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{ear, plan::Role};
 use crate::{
     declare::{Consumer, nanos},
-    hand::Stored,
+    hand::{Hand, Stored},
     link::Link,
     settle::Token,
 };
@@ -28,11 +27,13 @@ const GRACE: Duration = Duration::from_secs(3);
 /// One consumer that is read.
 pub(super) struct Tap {
     pub(super) role: Role,
-    stream: Arc<str>,
+    pub(super) place: Arc<str>,
     next: String,
     info: String,
     inbox: String,
     pub(super) subscriber: Subscriber,
+    /// What others who read here give back.
+    returns: Option<Subscriber>,
     pulls: VecDeque<Pull>,
     count: u64,
     heard: Instant,
@@ -63,9 +64,17 @@ impl Tap {
     ) -> Result<Self> {
         let inbox = format!("{}.{}.1.p.{:032x}", link.prefix, link.names.exchange(), rand::random::<u128>());
         let subscriber = ear::open(link, &format!("{inbox}.*"), None, deadline).await?;
+        let place: Arc<str> = format!("{}.{}", consumer.stream, consumer.name).into();
+        let returns = match role {
+            Role::Rest => None,
+            Role::First | Role::Again => {
+                Some(ear::open(link, &link.names.returns(&place), None, deadline).await?)
+            }
+        };
         Ok(Self {
             role,
-            stream: consumer.stream.as_str().into(),
+            place,
+            returns,
             next: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", consumer.stream, consumer.name),
             info: format!("CONSUMER.INFO.{}.{}", consumer.stream, consumer.name),
             inbox,
@@ -121,7 +130,7 @@ impl Tap {
                     self.pulls.pop_front();
                 }
             }
-            let token = raw.reply.as_ref().and_then(|ack| token(&self.stream, ack));
+            let token = raw.reply.as_ref().and_then(|ack| token(&self.place, ack));
             return match token {
                 Some(token) => Word::Message(token),
                 None => Word::Doubt("a delivery that cannot be settled".to_owned()),
@@ -139,6 +148,14 @@ impl Tap {
         }
     }
 
+    /// Notes what others have given back that may come next: they say so before the server can send it.
+    pub(super) fn hear(&mut self, hand: &Hand) {
+        let Some(returns) = &mut self.returns else { return };
+        while let Some(told) = ear::here(returns) {
+            hand.heard(&self.place, &told.payload);
+        }
+    }
+
     /// Ends it; what the server had sent by then. While the server is still sending it is let finish what was asked for:
     /// what it cannot send any more it might remember only after the lease.
     pub(super) async fn shut(&mut self, link: &Link) -> Vec<Token> {
@@ -150,7 +167,7 @@ impl Tap {
                 break;
             }
             let before = tokens.len();
-            while let Some(Some(raw)) = self.subscriber.next().now_or_never() {
+            while let Some(raw) = ear::here(&mut self.subscriber) {
                 if let Word::Message(token) = self.read(&raw) {
                     tokens.push(token);
                 }
@@ -168,7 +185,7 @@ impl Tap {
         };
         for raw in ear::shut(link, &mut self.subscriber, look).await {
             if raw.status.is_none() {
-                tokens.extend(raw.reply.as_ref().and_then(|ack| token(&self.stream, ack)));
+                tokens.extend(raw.reply.as_ref().and_then(|ack| token(&self.place, ack)));
             }
         }
         tokens
@@ -177,14 +194,14 @@ impl Tap {
 
 /// Takes the subject apart that settles a delivery:
 /// `$JS.ACK.[DOMAIN.ACCOUNT.]STREAM.CONSUMER.DELIVERED.SEQ.CONSUMER_SEQ.TIME.PENDING[.…]`.
-fn token(stream: &Arc<str>, ack: &async_nats::Subject) -> Option<Token> {
+fn token(place: &Arc<str>, ack: &async_nats::Subject) -> Option<Token> {
     let words: Vec<&str> = ack.split('.').collect();
     if words.first() != Some(&"$JS") || words.get(1) != Some(&"ACK") {
         return None;
     }
     let first = if words.len() == 9 { 4 } else { 6 };
     let number = |at: usize| words.get(first + at)?.parse::<u64>().ok();
-    let stored = Stored { stream: stream.clone(), seq: number(1)?, time: number(3)? };
+    let stored = Stored { place: place.clone(), seq: number(1)?, time: number(3)? };
     Some(Token { ack: ack.clone(), stored, delivered: number(0)? })
 }
 
@@ -194,17 +211,17 @@ mod tests {
 
     #[test]
     fn both_forms_of_the_subject_that_settles_are_read() {
-        let stream: Arc<str> = "s".into();
+        let place: Arc<str> = "s.w".into();
         for text in [
             "$JS.ACK.s.w.3.17.20.1795394350130023514.5",
             "$JS.ACK._.hash.s.w.3.17.20.1795394350130023514.5.x",
         ] {
-            let found = token(&stream, &text.into()).unwrap();
-            let stored = Stored { stream: stream.clone(), seq: 17, time: 1_795_394_350_130_023_514 };
+            let found = token(&place, &text.into()).unwrap();
+            let stored = Stored { place: place.clone(), seq: 17, time: 1_795_394_350_130_023_514 };
             assert_eq!((found.stored, found.delivered), (stored, 3));
         }
         for wrong in ["$JS.ACK.s.w.3", "$JS.API.STREAM.PURGE.a.1.2.3.4", "", "$JS.ACK.s.w.x.1.1.1.1"] {
-            assert!(token(&stream, &wrong.into()).is_none(), "{wrong}");
+            assert!(token(&place, &wrong.into()).is_none(), "{wrong}");
         }
     }
 }

@@ -277,6 +277,7 @@ impl Reader {
     async fn take(&mut self, tap: usize, raw: Raw) {
         let Some(tap) = self.taps.get_mut(tap) else { return };
         let role = tap.role;
+        tap.hear(&self.core.hand);
         let token = match tap.read(&raw) {
             Word::Message(token) => token,
             Word::Well => return,
@@ -290,7 +291,7 @@ impl Reader {
         if role == Role::Rest {
             return rest::look(&self.core, &self.plan.spot, raw, token).await;
         }
-        let held = self.core.hand.hold(token.ack.clone());
+        let held = self.core.hand.hold(token.stored.clone(), token.ack.clone());
         let message = match envelope::decode(raw.payload.clone()) {
             Ok(message) => message,
             Err(error) => {

@@ -34,7 +34,7 @@ pub(super) async fn look(core: &Arc<Core>, spot: &Arc<Spot>, raw: Raw, token: To
         let deadline = Instant::now() + BOUND;
         let subject = Subject::from(core.link.names.work(&spot.origin));
         let stream = || Stream::work(&core.link, &spot.origin);
-        let id = format!("{}:{}:{}:z", token.stored.stream, token.stored.seq, token.stored.time);
+        let id = format!("{}:{}:{}:z", token.stored.place, token.stored.seq, token.stored.time);
         let stored = store(&core, &subject, Some(&id), HeaderMap::new(), &raw.payload, deadline, stream).await;
         let moved = match stored {
             Ok(()) => acknowledge(&core, &token, deadline).await,

@@ -30,7 +30,7 @@ pub(super) fn bury(core: &Arc<Core>, plan: &Plan, raw: &Bytes, token: Token, hel
     let settling = core.settling.clone();
     settling.spawn(async move {
         let deadline = Instant::now() + BOUND;
-        let id = format!("{}:{}:{}:d", token.stored.stream, token.stored.seq, token.stored.time);
+        let id = format!("{}:{}:{}:d", token.stored.place, token.stored.seq, token.stored.time);
         let buried = match store(&core, &spot.origin, &bytes, &id, deadline).await {
             Ok(()) => acknowledge(&core, &token, deadline).await,
             Err(fault) => Err(fault),

@@ -206,3 +206,28 @@ async fn a_retry_of_a_durable_subscription_is_for_it_alone_and_needs_a_place() -
     assert!(tokio::time::timeout(Duration::from_millis(300), two.next()).await.is_err());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_event_may_be_a_dead_letter_of_several() -> Outcome {
+    let server = Server::nats(&[]).await?;
+    let bus = connect(&server.uri()).await?;
+    let names = ["one", "two"];
+    let mut readers = Vec::new();
+    for name in names {
+        readers.push(bus.subscribe(durable(name, "t.#"), 1).await?);
+    }
+    bus.publish(event("t.x", "bad")).await?;
+    for reader in &mut readers {
+        let delivery = next(reader).await;
+        assert_eq!(delivery.redelivered(), 0);
+        drop(delivery);
+        let delivery = next(reader).await;
+        assert_eq!(delivery.redelivered(), 0);
+        delivery.term("rejected", "no").await?;
+    }
+    for name in names {
+        let mut dead = bus.subscribe(Source::DeadLetters(Origin::Durable(token(name))), 1).await?;
+        assert_eq!(take(&mut dead).await, "bad", "{name}");
+    }
+    Ok(())
+}

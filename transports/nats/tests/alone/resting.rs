@@ -62,6 +62,7 @@ async fn many_that_rest_hold_up_nobody_and_are_on_time() -> Outcome {
     bus.publish(job("fresh")).await?;
     assert_eq!(take(&mut queue).await, "fresh");
     let control = Lateness::watch();
+    let mut acking = tokio::task::JoinSet::new();
     for _ in 0..MANY {
         let delivery = next(&mut queue).await;
         let now = Instant::now();
@@ -70,7 +71,10 @@ async fn many_that_rest_hold_up_nobody_and_are_on_time() -> Outcome {
         let limit = after.mul_f64(1.1) + control.worst();
         assert!(now <= settled + limit, "{:?} after the last was settled", now - settled);
         assert_eq!(delivery.redelivered(), 0);
-        delivery.ack().await?;
+        acking.spawn(delivery.ack());
+    }
+    while let Some(acked) = acking.join_next().await {
+        acked??;
     }
     Ok(())
 }
@@ -177,5 +181,37 @@ async fn a_settlement_of_what_the_server_forgot_is_an_error() -> Outcome {
     let held = within("consuming again", LIMIT, held).await?;
     assert_eq!(body(&held), "b");
     held.ack().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_program_gives_back_as_it_leaves_looks_like_no_crash_to_another() -> Outcome {
+    const JOBS: usize = 200;
+    let server = Server::nats(&[]).await?;
+    let (stays, publisher) = (connect(&server.uri()).await?, connect(&server.uri()).await?);
+    let mut slow = stays.subscribe(jobs(), 1).await?;
+    publisher.publish(job("held")).await?;
+    let held = next(&mut slow).await;
+    for n in 0..JOBS {
+        publisher.publish(job(n.to_string())).await?;
+    }
+    let mut got = BTreeSet::new();
+    for round in 0..4 {
+        let leaves = connect(&server.uri()).await?;
+        let mut queue = leaves.subscribe(jobs(), 50).await?;
+        let in_hand = next(&mut queue).await;
+        match round % 2 {
+            0 => drop((in_hand, queue)),
+            _ => leaves.close().await?,
+        }
+        leaves.close().await?;
+    }
+    held.ack().await?;
+    while got.len() < JOBS {
+        let delivery = next(&mut slow).await;
+        assert_eq!(delivery.redelivered(), 0, "{}", body(&delivery));
+        got.insert(body(&delivery));
+        delivery.ack().await?;
+    }
     Ok(())
 }
