@@ -33,7 +33,11 @@ async fn connect_with(uri: &str, idle: Duration) -> Result<Arc<dyn Bus>> {
 
 async fn admin(server: &Server) -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(server.uri()).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
+    // The library's own bounds are for a server that nothing else keeps busy.
+    let patient = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(LIMIT))
+        .set_response_timeout(Some(LIMIT));
+    client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
 }
 
 async fn order(server: &Server, words: &[&str]) -> Value {
