@@ -93,7 +93,7 @@ impl Keeping {
         }
     }
 
-    /// Enters now and then that somebody reads, and removes what nobody has read for too long.
+    /// Enters now and then that somebody reads.
     pub(crate) async fn seen(&self) {
         let pause = MOST_SILENT.min(self.core.idle_expiry / 10).max(Duration::from_secs(1));
         {
@@ -104,33 +104,10 @@ impl Keeping {
             *entered = Instant::now();
         }
         self.core.registry.enter(Entered::Seen { name: self.name.to_string() }).await;
-        self.core.remove_expired(Instant::now() + BOUND).await;
     }
 }
 
 impl Core {
-    /// Removes the durable subscriptions that nobody has read for longer than they said.
-    async fn remove_expired(self: &Arc<Self>, deadline: Instant) {
-        let expired = self.registry.view(|view| {
-            let at = now();
-            let old = view
-                .durables
-                .iter()
-                .filter(|(_, durable)| durable.removed.is_none() && idle(at, durable.seen) > durable.expires);
-            old.map(|(name, durable)| (name.clone(), durable.expires)).collect::<Vec<_>>()
-        });
-        for (name, expires) in expired {
-            let Ok(token) = Token::new(&name) else { continue };
-            match self.remove(&token, Some(expires), deadline).await {
-                Ok(true) => {
-                    tracing::warn!(name, ?expires, "a durable subscription that nobody reads was removed");
-                }
-                Ok(false) => {}
-                Err(error) => tracing::debug!(%error, "a durable subscription that nobody reads stays"),
-            }
-        }
-    }
-
     /// Removes a durable subscription; of several who try at once one does.
     pub(crate) async fn remove(
         self: &Arc<Self>,
