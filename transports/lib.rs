@@ -12,4 +12,6 @@ pub const ALL: &[Driver] = &[
     commissaire_redis::DRIVER,
     #[cfg(feature = "nats")]
     commissaire_nats::DRIVER,
+    #[cfg(feature = "amqp")]
+    commissaire_amqp::DRIVER,
 ];

@@ -47,13 +47,15 @@ struct Painter {
     runs: Mutex<u32>,
 }
 
+type Shared = Arc<Painter>;
+
 impl Painter {
     fn runs(&self) -> u32 {
         *self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn paint(painter: Arc<Arc<Painter>>, wall: Wall, _: Context) -> Result<(), RpcError> {
+async fn paint(painter: Arc<Shared>, wall: Wall, _: Context) -> Result<(), RpcError> {
     *painter.runs.lock().unwrap_or_else(PoisonError::into_inner) += 1;
     if !painter.has_paint.load(Ordering::Relaxed) {
         return Err(RpcError::new(1, "the paint has run out"));

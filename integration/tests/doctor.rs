@@ -33,9 +33,14 @@ async fn jobs_that_nobody_takes_are_a_finding(kind: Kind) -> Outcome {
     let json = ended.json()?;
     let declared = json["survey"]["declared"].as_array().cloned().unwrap_or_default();
     let queue = declared.iter().find(|one| one["what"]["queue"] == "jobs.forgotten");
-    if queue.is_none() {
+    let Some(queue) = queue else {
         let unknown = json["survey"]["unknown"].as_array().is_some_and(|unknown| !unknown.is_empty());
         ensure!(unknown, "a queue is not told of, and nothing is unknown: {json:#}");
+        return Ok(());
+    };
+    ensure!(queue["waiting"] == 3, "{json:#}");
+    // Where consumers are not told, it takes a while until nobody is known to be there.
+    if queue["consumers"].is_null() {
         return Ok(());
     }
     let found = json["findings"].as_array().cloned().unwrap_or_default();
@@ -49,11 +54,15 @@ async fn a_bus_that_cannot_be_reached_is_said_with_what_to_do() -> Outcome {
     let place = Place::new()?;
     // Nobody listens there: the port was free a moment ago.
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-    let uri = format!("redis://127.0.0.1:{port}");
-    let ended = place.cli(&["doctor", "--bus-uri", &uri])?.run().await?.expect(3)?;
-    ensure!(ended.out.contains("cannot be reached") && ended.out.contains(&port.to_string()), "{ended:#?}");
-    let json = place.cli(&["doctor", "--json", "--bus-uri", &uri])?.run().await?.expect(3)?.json()?;
-    ensure!(json["reachable"] == false && json["error"].is_string(), "{json}");
+    for scheme in ["redis", "nats", "amqp"] {
+        let uri = format!("{scheme}://127.0.0.1:{port}");
+        let ended = place.cli(&["doctor", "--bus-uri", &uri])?.run().await?.expect(3)?;
+        for part in ["cannot be reached", &port.to_string(), "bus_uri"] {
+            ensure!(ended.out.contains(part), "{part:?} is not in {ended:#?}");
+        }
+        let json = place.cli(&["doctor", "--json", "--bus-uri", &uri])?.run().await?.expect(3)?.json()?;
+        ensure!(json["reachable"] == false && json["error"].is_string(), "{json}");
+    }
     // Nor is there a bus that it would find by itself.
     let ended = place.cli(&["doctor"])?.run().await?.expect(3)?;
     ensure!(ended.out.contains("commissaire up"), "{ended:#?}");

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commissaire::{Address, Bus, Client, Context, Key, Message, MessageId, RpcError, Service};
+use commissaire::{Address, Bus, Client, Context, Error, Key, Message, MessageId, RpcError, Service};
 use commissaire_api::StorageClient;
 use commissaire_integration::{
     Kind, Lateness, Outcome, PATIENCE, Site, alone, each_server, ensure, long, until, within,
@@ -57,7 +57,13 @@ async fn deliver(delivered: Arc<Times>, parcel: Parcel, _: Context) -> Result<()
 }
 
 /// Leaves one parcel after another until it is over; each again, with its id, until the broker has it.
-async fn leave(bus: Arc<dyn Bus>, first: u64, left: Times, over: Arc<AtomicBool>) -> Outcome {
+async fn leave(
+    bus: Arc<dyn Bus>,
+    first: u64,
+    left: Times,
+    over: Arc<AtomicBool>,
+    trouble: Arc<Mutex<Option<Error>>>,
+) -> Outcome {
     for number in first.. {
         let body = format!(r#"{{"jsonrpc": "2.0", "method": "deliver", "params": {{"number": {number}}}}}"#);
         let message = Message::with_id(MessageId::new(), Address::Queue(Key::new("jobs.deliver")?), body)?;
@@ -67,7 +73,10 @@ async fn leave(bus: Arc<dyn Bus>, first: u64, left: Times, over: Arc<AtomicBool>
                     note(&left, number);
                     break;
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(error) => {
+                    *trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
             }
         }
         if over.load(Ordering::Relaxed) {
@@ -111,32 +120,39 @@ async fn everything_goes_on_by_itself_when_the_broker_is_back_and_nothing_acknow
     let worker =
         Service::new("postman", delivered.clone()).job(Deliver, deliver).start(works.clone()).await?;
     let over = Arc::new(AtomicBool::new(false));
+    let trouble = Arc::new(Mutex::new(None));
     let lateness = Lateness::watch();
     let client = Client::new(bus.clone()).with_timeout(CALL);
     let (mut leaving, mut calling) = (JoinSet::new(), JoinSet::new());
     for sort in 0..AT_ONCE {
-        leaving.spawn(leave(bus.clone(), sort << 32, left.clone(), over.clone()));
+        leaving.spawn(leave(bus.clone(), sort << 32, left.clone(), over.clone(), trouble.clone()));
         calling.spawn(call(client.clone(), answered.clone(), over.clone()));
     }
     let saver = Saver::start(&bus);
 
     let begun = Instant::now();
     let all_after = |since| {
-        let parts = [&left, &delivered, &answered].map(|times| first_after(times, since));
-        parts.into_iter().chain([saver.first_after(since)]).collect::<Option<Vec<Instant>>>()
+        let parts = [("left", &left), ("delivered", &delivered), ("answered", &answered)];
+        let parts = parts.map(|(what, times)| (what, first_after(times, since)));
+        parts.into_iter().chain([("saved", saver.first_after(since))]).collect::<Vec<_>>()
     };
-    until("everything is under way", PATIENCE, async || all_after(begun).is_some()).await?;
+    let goes_on = async |what: &str, since, limit| {
+        let mut parts = Vec::new();
+        until(what, limit, async || {
+            parts = all_after(since);
+            parts.iter().all(|(_, at)| at.is_some())
+        })
+        .await
+        .map_err(|failure| failure.in_step(format!("{parts:?}, the last trouble was {trouble:?}")))?;
+        Outcome::Ok(parts.into_iter().filter_map(|(_, at)| at).collect::<Vec<Instant>>())
+    };
+    goes_on("everything is under way", begun, PATIENCE).await?;
     saver.reaches(100).await?;
     site.broker.server()?.kill();
     tokio::time::sleep(down).await;
     site.broker.server()?.restart().await?;
     let back = Instant::now();
-    let mut went_on = Vec::new();
-    until("everything goes on", kind.back() + PATIENCE, async || {
-        went_on = all_after(back).unwrap_or_default();
-        !went_on.is_empty()
-    })
-    .await?;
+    let went_on = goes_on("everything goes on", back, kind.back() + PATIENCE).await?;
     let took: Vec<Duration> = went_on.into_iter().map(|at| at - back).collect();
     println!("left, delivered, answered, saved again after {took:?}");
     ensure!(took.iter().all(|took| *took <= kind.back() + lateness.worst()), "it took {took:?}");

@@ -85,14 +85,19 @@ async fn a_uri_that_does_not_lead_to_a_bus_is_refused_without_its_password() -> 
     let place = Place::new()?;
     let server = server(&place).await?;
     let port = server.port();
+    let user = format!("{{ user: someone, password: \"{CANARY}/\u{e9}\" }}");
+    let nats = Server::nats(&[("authorization", &user)]).await?;
     for (code, uri) in [
         // A wrong password, a wrong one that is written with escapes, and a user who is not there.
         (78, format!("redis://someone:{CANARY}@127.0.0.1:{port}")),
         (78, format!("redis://someone:{CANARY}%2F%C3%A8@127.0.0.1:{port}/0?durability=strict")),
         (78, format!("redis://nobody:{CANARY}@127.0.0.1:{port}")),
+        (78, format!("nats://someone:{CANARY}@127.0.0.1:{}", nats.port())),
         // A host where nobody is, and one that does not exist.
         (3, format!("redis://:{CANARY}@127.0.0.1:1")),
         (3, format!("redis://:{CANARY}@nowhere.invalid")),
+        (3, format!("nats://someone:{CANARY}@127.0.0.1:1")),
+        (3, format!("amqp://someone:{CANARY}@127.0.0.1:1")),
         // TLS to a server that speaks none.
         (3, format!("rediss://:{CANARY}@127.0.0.1:{port}")),
         // Schemes that nobody serves, and one that takes no password.

@@ -10,10 +10,15 @@ use std::{
 
 use commissaire::{Client, Error, Result};
 use commissaire_integration::{
-    Failure, Kind, Measures, Outcome, Process, Site, alone, ensure, until, within,
+    Failure, Kind, Measures, Outcome, Process, Site, alone, each_server, ensure, until, within,
 };
 use commissaire_simple::{Add, Sum};
 use tokio::task::JoinSet;
+
+each_server!(
+    every_call_is_carried_out_once_and_every_instance_takes_its_share,
+    an_instance_that_is_killed_takes_only_the_calls_with_it_that_it_had,
+);
 
 const CALLS: usize = 10_000;
 const CALLERS: usize = 64;
@@ -67,10 +72,9 @@ async fn carried_out(admin: &str) -> Outcome<f64> {
     Ok(Measures::of(admin).await?.sum("calls_total", &[("method", "simple.add")]))
 }
 
-#[tokio::test]
-async fn every_call_is_carried_out_once_and_every_instance_takes_its_share() -> Outcome {
+async fn every_call_is_carried_out_once_and_every_instance_takes_its_share(kind: Kind) -> Outcome {
     let _machine = alone().await;
-    let site = Site::on(Kind::Redis).await?;
+    let site = Site::on(kind).await?;
     let instances = three(&site).await?;
     let outcomes = calls(&site, CALLS, Arc::default()).await?;
     if let Some(error) = outcomes.into_iter().find_map(Result::err) {
@@ -89,10 +93,9 @@ async fn every_call_is_carried_out_once_and_every_instance_takes_its_share() -> 
     Ok(())
 }
 
-#[tokio::test]
-async fn an_instance_that_is_killed_takes_only_the_calls_with_it_that_it_had() -> Outcome {
+async fn an_instance_that_is_killed_takes_only_the_calls_with_it_that_it_had(kind: Kind) -> Outcome {
     let _machine = alone().await;
-    let site = Site::on(Kind::Redis).await?;
+    let site = Site::on(kind).await?;
     let mut instances = three(&site).await?;
     let done = Arc::new(AtomicUsize::new(0));
     let (admin, victim) = instances.remove(1);

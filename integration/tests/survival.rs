@@ -9,11 +9,13 @@ use std::{
 use commissaire::{Bus, Client, Delivery, Pattern, Received, Source, Subscription, Token};
 use commissaire_api::{Host, StorageClient, StorageEvent};
 use commissaire_integration::{
-    Failure, Kind, Outcome, PATIENCE, Place, Site, alone, ensure, join, long, seed, until,
+    Failure, Kind, Outcome, PATIENCE, Place, Site, alone, each_server, ensure, join, long, seed, until,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::saver::{Saver, changes, nothing_is_lost, record};
+
+each_server!(no_notification_is_lost_to_a_durable_listener_however_often_storage_is_killed);
 
 /// How many saves are answered in all.
 const SAVES: usize = 1_000;
@@ -119,12 +121,13 @@ async fn no_answered_save_is_lost_and_a_listener_catches_up_however_often_up_is_
     up.terminate().await?.expect(0).map(drop)
 }
 
-#[tokio::test]
-async fn no_notification_is_lost_to_a_durable_listener_however_often_storage_is_killed() -> Outcome {
+async fn no_notification_is_lost_to_a_durable_listener_however_often_storage_is_killed(
+    kind: Kind,
+) -> Outcome {
     let _machine = alone().await;
     let rounds = long("kills of the storage service during 1,000 saves", 4, 40);
     let mut random = StdRng::seed_from_u64(seed()?);
-    let site = Site::on(Kind::Redis).await?;
+    let site = Site::on(kind).await?;
     let data = site.place.data().display().to_string();
     let mut storage = site.service("storage", &["--data-dir", &data]).await?;
     let (saving, listening) = (site.join().await?, site.join().await?);

@@ -80,9 +80,6 @@ impl Ls {
         } else {
             print_subscriptions(&found)?;
         }
-        for unknown in &survey.unknown {
-            complain(&format!("unknown: {}", plain(unknown)));
-        }
         if found.is_empty() {
             complain("no durable subscription is known");
         }

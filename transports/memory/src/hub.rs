@@ -109,7 +109,6 @@ impl Hub {
             }
             Address::Topic(key) => {
                 let covers = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(&key));
-                lines.expire();
                 let durable: Vec<_> =
                     lines.durables.iter().filter(|(_, durable)| covers(&durable.patterns)).collect();
                 for (name, durable) in &durable {
@@ -248,19 +247,6 @@ impl Hub {
 }
 
 impl Lines {
-    /// Removes the durable subscriptions that nobody has read for too long.
-    fn expire(&mut self) {
-        self.durables.retain(|name, durable| {
-            let expired = durable.is_idle_for(durable.expiry);
-            if expired {
-                let after = durable.expiry;
-                tracing::warn!(%name, ?after, "a durable subscription that nobody reads was removed");
-                durable.line.clear();
-            }
-            !expired
-        });
-    }
-
     fn queue(&mut self, key: &Key) -> Arc<Line> {
         self.queues.entry(key.clone()).or_insert_with(|| Arc::new(Line::new(Kind::Stored))).clone()
     }

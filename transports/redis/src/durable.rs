@@ -65,20 +65,3 @@ fn removing(core: &Core, digests: &Digests, name: &str, idle: Option<u64>) -> Cm
     command.arg(keys.alive());
     command
 }
-
-/// Removes those that nobody has read for as long as their last reader allowed, so that they stop no publisher.
-pub(crate) async fn expire(core: &Core, wire: &Wire) -> Result<(), Fault> {
-    let (registry, now) = registry(core, wire).await?;
-    for (name, entry) in registry {
-        let Some(expiry) = entry.expiry else { continue };
-        if u64::try_from(now.saturating_sub(entry.seen)).is_ok_and(|idle| idle >= expiry) {
-            // Looked at again in the script: somebody may have come meanwhile, or have removed it first.
-            let removed = wire.ask(&removing(core, wire.digests(), &name, Some(expiry)), DEAF).await?;
-            if int(&removed) == Some(1) {
-                let after = Duration::from_millis(expiry);
-                tracing::warn!(name, ?after, "a durable subscription that nobody reads was removed");
-            }
-        }
-    }
-    Ok(())
-}

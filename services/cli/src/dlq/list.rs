@@ -119,13 +119,14 @@ impl Ls {
                 .collect();
             print_table(["ORIGIN", "LETTERS", "OLDEST"], &rows)?;
         }
-        for unknown in &places.unknown {
-            complain(&format!("unknown: {}", plain(unknown)));
-        }
         if !places.known.is_empty() {
             return Ok(());
         }
-        complain(if places.unknown.is_empty() { "no dead letters" } else { "no dead letters are known" });
+        complain(if places.complete {
+            "no dead letters"
+        } else {
+            "no dead letters are known; `commissaire doctor` says what this broker does not tell"
+        });
         Err(Failed::Said(Exit::Nothing))
     }
 }

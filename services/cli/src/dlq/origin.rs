@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use commissaire::{Bus, Declared, Error, Key, Origin, Result, Survey, Token};
 
+use crate::output::complain;
+
 /// Dead letters of one place, and what the broker tells of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
@@ -20,8 +22,8 @@ pub(crate) struct Place {
 pub(crate) struct Places {
     /// Where there are some, or may be.
     pub(crate) known: Vec<Place>,
-    /// What the broker does not tell.
-    pub(crate) unknown: Vec<String>,
+    /// Whether the broker tells everything; else there may be more.
+    pub(crate) complete: bool,
 }
 
 impl Places {
@@ -29,7 +31,7 @@ impl Places {
     pub(crate) async fn of(bus: &dyn Bus) -> Result<Self> {
         let Survey { declared, unknown, .. } = bus.survey().await?;
         let known = declared.iter().filter_map(place).filter(|place| place.letters != Some(0)).collect();
-        Ok(Self { known, unknown })
+        Ok(Self { known, complete: unknown.is_empty() })
     }
 
     /// The place that `words` name: `queue KEY`, `durable NAME`, or KEY or NAME alone.
@@ -44,7 +46,7 @@ impl Places {
         let known = self.known.iter().find(|place| place.origin == named).cloned();
         Ok(known.unwrap_or_else(|| {
             // A broker that tells everything would have named it.
-            let letters = if self.unknown.is_empty() { Some(0) } else { None };
+            let letters = self.complete.then_some(0);
             Place { origin: named, letters, oldest: None }
         }))
     }
@@ -57,14 +59,17 @@ impl Places {
         let found: Vec<&Place> = self.known.iter().filter(|place| fits(&place.origin)).collect();
         match found[..] {
             [one] => Ok(one.clone()),
-            [] if self.unknown.is_empty() => {
-                // Nothing died there; of which sort it would be does not matter.
+            [] => {
+                // Nothing is known to have died there; of which sort it would be does not matter.
                 let origin = Origin::Queue(Key::new(short)?);
+                if !self.complete {
+                    complain(&format!(
+                        "this broker does not tell everything: `queue {short}` or `durable {short}` is looked at all \
+                         the same"
+                    ));
+                }
                 Ok(Place { origin, letters: Some(0), oldest: None })
             }
-            [] => Err(Error::invalid(format!(
-                "this broker does not tell where there are dead letters: write `queue {short}` or `durable {short}`"
-            ))),
             _ => Err(Error::invalid(format!(
                 "{short} has dead letters as a queue and as a durable subscription: write `queue {short}` or \
                  `durable {short}`"

@@ -1,9 +1,14 @@
 //! What is wrong with a bus, and what to do about it.
 
+use std::time::Duration;
+
 use commissaire::{
     Connection, Declared, Guarantees, Survey, What, app::unmet, config::Requirement, time::span,
 };
 use serde::Serialize;
+
+/// How long jobs may wait while nobody is known to take them.
+const LONG: Duration = Duration::from_secs(60);
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,7 +57,7 @@ fn wrong_with(declared: &Declared) -> Vec<String> {
                 wrong.push(format!("{letters}: look at them with `commissaire dlq ls {origin}`"));
             }
         }
-        What::Queue(_) if waiting > 0 && declared.consumers == Some(0) => {
+        What::Queue(_) if waiting > 0 && is_left(declared) => {
             wrong.push(format!(
                 "{waiting} waiting, and nobody takes them: start the service that does such jobs"
             ));
@@ -72,4 +77,13 @@ fn wrong_with(declared: &Declared) -> Vec<String> {
         What::Queue(_) | What::Service(_) => {}
     }
     wrong
+}
+
+/// Whether nobody takes what waits there: nobody is there, or, where the broker does not tell, nobody has had anything in
+/// hand for long.
+fn is_left(declared: &Declared) -> bool {
+    match declared.consumers {
+        Some(consumers) => consumers == 0,
+        None => declared.in_hand == Some(0) && declared.oldest.is_some_and(|oldest| oldest >= LONG),
+    }
 }

@@ -33,7 +33,7 @@ async fn next(subscription: &mut Subscription) -> commissaire::Delivery {
 }
 
 #[tokio::test]
-async fn a_durable_subscription_that_nobody_reads_for_too_long_holds_up_nobody() {
+async fn a_durable_subscription_is_removed_once_nobody_has_read_it_for_long_enough() {
     const EXPIRY: Duration = Duration::from_millis(100);
     let bus = open(EXPIRY).await;
     let mut reader = read(&bus).await;
@@ -45,7 +45,9 @@ async fn a_durable_subscription_that_nobody_reads_for_too_long_holds_up_nobody()
     assert_eq!((&told[0].what, told[0].waiting), (&What::Durable(name()), Some(0)));
     drop(reader);
     bus.publish(event("kept")).await.unwrap();
+    assert!(!bus.remove_durable(&name(), Some(EXPIRY)).await.unwrap());
     tokio::time::sleep(EXPIRY * 2).await;
+    assert!(bus.remove_durable(&name(), Some(EXPIRY)).await.unwrap());
     bus.publish(event("not kept")).await.unwrap();
     assert_eq!(bus.survey().await.unwrap().declared, []);
     let mut reader = read(&bus).await;

@@ -12,7 +12,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::{
     bus::Core,
-    durable,
     link::DEAF,
     listen::{
         entry::{Entry, Stream},
@@ -33,8 +32,6 @@ const KEEP: Duration = Duration::from_secs(10);
 /// How often it is looked whether bindings are still there, and what was not; all else is looked for with [`KEEP`], for
 /// a reader that waits for a stream or a group is told by the server when it goes.
 const VERIFY: Duration = Duration::from_secs(2);
-/// How often durable subscriptions are looked for that nobody reads any more, at most and at least.
-const EXPIRE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How long a consumer's process must be seen to be gone before its entries are taken: longer if it was never seen to
 /// live since our connection was made, for it may still be making its own.
 const GONE: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(15));
@@ -73,10 +70,6 @@ impl Care {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut claimed, mut kept, mut verified) = (Instant::now(), Instant::now(), Instant::now());
         let core = self.core.clone();
-        let pace = (Duration::from_millis(core.expiry) / 4).clamp(EXPIRE.0, EXPIRE.1);
-        // Spread out, so that not all programs look at once.
-        let rest = || Instant::now() + pace.mul_f64(rand::random_range(0.5..=1.0));
-        let mut expire = rest();
         loop {
             let nudged = tokio::select! {
                 _ = tick.tick() => false,
@@ -104,10 +97,6 @@ impl Care {
                 if verified.elapsed() >= VERIFY {
                     verified = Instant::now();
                     put_off(self.verify(&wire, false).await)?;
-                }
-                if Instant::now() >= expire {
-                    expire = rest();
-                    put_off(durable::expire(&core, &wire).await)?;
                 }
                 if nudged || claimed.elapsed() >= CLAIM {
                     claimed = Instant::now();

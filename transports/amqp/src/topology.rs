@@ -1,0 +1,91 @@
+//! Declaring exchanges, queues and bindings.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use crate::{
+    names::{Names, Queue},
+    wire::{
+        Answer, Channel, Connection, Fault, Silent, method,
+        value::{Table, Value},
+    },
+};
+
+/// What binds a queue: an exchange and a key.
+pub(crate) type Binding = (String, String);
+
+/// Declares the exchanges that everything goes through.
+pub(crate) async fn exchanges(connection: &Connection, names: &Names) -> Result<(), Fault> {
+    let channel = connection.channel(Arc::new(Silent)).await?;
+    let asked: Vec<_> = names
+        .exchanges()
+        .into_iter()
+        .map(|exchange| {
+            let otherwise =
+                exchange.otherwise.map(|name| ("alternate-exchange".to_owned(), Value::Text(name)));
+            let arguments: Table = otherwise.into_iter().collect();
+            let declare =
+                method::exchange_declare(&exchange.name, exchange.kind, exchange.durable, &arguments);
+            channel.call(&declare)
+        })
+        .collect();
+    all(asked).await?;
+    channel.close().await
+}
+
+/// Declares a queue and binds it, on a channel of its own.
+pub(crate) async fn declare(
+    connection: &Connection,
+    queue: &Queue,
+    bindings: &[Binding],
+) -> Result<(), Fault> {
+    let channel = connection.channel(Arc::new(Silent)).await?;
+    declare_on(&channel, queue, bindings).await?;
+    channel.close().await
+}
+
+/// Declares a queue and binds it.
+pub(crate) async fn declare_on(channel: &Channel, queue: &Queue, bindings: &[Binding]) -> Result<(), Fault> {
+    let declare = method::queue_declare(&queue.name, queue.auto_delete, &queue.arguments);
+    let mut asked = vec![channel.call(&declare)];
+    asked.extend(
+        bindings.iter().map(|(exchange, key)| channel.call(&method::queue_bind(&queue.name, exchange, key))),
+    );
+    all(asked).await
+}
+
+/// Binds a queue, which changes nothing where it is bound so already.
+pub(crate) async fn bind(connection: &Connection, queue: &str, bindings: &[Binding]) -> Result<(), Fault> {
+    let channel = connection.channel(Arc::new(Silent)).await?;
+    let bind = |(exchange, key): &Binding| channel.call(&method::queue_bind(queue, exchange, key));
+    all(bindings.iter().map(bind).collect()).await?;
+    channel.close().await
+}
+
+/// Takes bindings away, as far as they are there.
+pub(crate) async fn unbind(connection: &Connection, queue: &str, bindings: &[Binding]) -> Result<(), Fault> {
+    let channel = connection.channel(Arc::new(Silent)).await?;
+    let unbind = |(exchange, key): &Binding| channel.call(&method::queue_unbind(queue, exchange, key));
+    all(bindings.iter().map(unbind).collect()).await?;
+    channel.close().await
+}
+
+/// Asks for a queue: how many messages and consumers it has. `None` when it is not there.
+pub(crate) async fn look(connection: &Connection, name: &str) -> Result<Option<(u32, u32)>, Fault> {
+    let channel = connection.channel(Arc::new(Silent)).await?;
+    match channel.call(&method::queue_look(name)).await {
+        Ok(Answer::Queue { messages, consumers }) => {
+            channel.close().await?;
+            Ok(Some((messages, consumers)))
+        }
+        Ok(_) => Err(Fault::Lost),
+        Err(fault) if fault.is_missing() => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// All answers, or the first fault.
+async fn all(asked: Vec<impl Future<Output = Result<Answer, Fault>>>) -> Result<(), Fault> {
+    join_all(asked).await.into_iter().try_for_each(|answer| answer.map(drop))
+}

@@ -1,0 +1,109 @@
+//! What became of what a channel published.
+
+use std::collections::VecDeque;
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+/// The broker's word on a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is where it belongs.
+    Stored,
+    /// Some queue did not take it.
+    Refused,
+    /// No queue wanted it.
+    Returned,
+}
+
+/// What waits for its verdict, by the number of the message on its channel.
+#[derive(Debug, Default)]
+pub(super) struct Confirms {
+    /// All up to here have their verdict.
+    base: u64,
+    pending: VecDeque<Option<Pending>>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    who: oneshot::Sender<Verdict>,
+    returned: bool,
+    /// Its share of what may be under way, however soon its publisher leaves.
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+impl Confirms {
+    /// The number of the next message.
+    pub(super) fn next(&self) -> u64 {
+        self.base + self.pending.len() as u64 + 1
+    }
+
+    /// That message was sent.
+    pub(super) fn sent(&mut self, share: Option<OwnedSemaphorePermit>) -> oneshot::Receiver<Verdict> {
+        let (who, verdict) = oneshot::channel();
+        self.pending.push_back(Some(Pending { who, returned: false, _share: share }));
+        verdict
+    }
+
+    /// The message came back; its confirmation is still to come.
+    pub(super) fn returned(&mut self, number: u64) {
+        if let Some(Some(pending)) = self.at(number) {
+            pending.returned = true;
+        }
+    }
+
+    /// The broker has spoken of this message, and with `multiple` of all before it.
+    pub(super) fn confirm(&mut self, number: u64, multiple: bool, stored: bool) {
+        let first = if multiple { self.base + 1 } else { number };
+        for number in first..=number.min(self.next() - 1) {
+            if let Some(pending) = self.at(number).and_then(Option::take) {
+                let verdict = match (pending.returned, stored) {
+                    (true, _) => Verdict::Returned,
+                    (false, true) => Verdict::Stored,
+                    (false, false) => Verdict::Refused,
+                };
+                // Whoever published may have left.
+                let _ = pending.who.send(verdict);
+            }
+        }
+        while matches!(self.pending.front(), Some(None)) {
+            self.pending.pop_front();
+            self.base += 1;
+        }
+    }
+
+    /// There will be no verdict any more.
+    pub(super) fn clear(&mut self) {
+        self.base += self.pending.len() as u64;
+        self.pending.clear();
+    }
+
+    fn at(&mut self, number: u64) -> Option<&mut Option<Pending>> {
+        self.pending.get_mut(usize::try_from(number.checked_sub(self.base + 1)?).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_message_gets_its_own_verdict() {
+        let mut confirms = Confirms::default();
+        let mut verdicts: Vec<_> = (1..=6)
+            .map(|number| {
+                assert_eq!(confirms.next(), number);
+                confirms.sent(None)
+            })
+            .collect();
+        confirms.returned(2);
+        confirms.returned(5);
+        confirms.confirm(6, false, false);
+        confirms.confirm(4, true, true);
+        confirms.confirm(9, true, true);
+        confirms.confirm(1, false, true);
+        let got: Vec<_> = verdicts.iter_mut().map(|verdict| verdict.try_recv().ok()).collect();
+        use Verdict::{Refused, Returned, Stored};
+        assert_eq!(got, [Stored, Returned, Stored, Stored, Returned, Refused].map(Some));
+        assert_eq!(confirms.next(), 7);
+    }
+}
