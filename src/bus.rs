@@ -125,7 +125,7 @@ impl Guarantees {
     pub fn in_words(&self) -> [(&'static str, String); 6] {
         let either = |holds: bool, yes: &str, no: &str| (if holds { yes } else { no }).to_owned();
         let survived = match self.durability {
-            Durability::None => "nothing: they end with the process that keeps them",
+            Durability::None => "nothing, they end with the process that keeps them",
             Durability::Kill => "the sudden death of the broker",
             Durability::Power => "the sudden death of the broker, and of its machine",
         };

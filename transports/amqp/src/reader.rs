@@ -279,7 +279,7 @@ impl Reader {
         let left = async {
             channel.call(&method::cancel(TAG)).await?;
             if *self.intake.kind() == Kind::Replies {
-                channel.call(&method::queue_delete(&self.queue.name, false)).await?;
+                channel.call(&method::queue_delete(&self.queue.name)).await?;
             }
             Ok::<_, Fault>(())
         };

@@ -61,8 +61,6 @@ pub(crate) enum Answer {
     Done,
     /// The queue is there.
     Queue { messages: u32, consumers: u32 },
-    /// The queue is gone with so many messages.
-    Deleted { messages: u32 },
 }
 
 /// Reads the payload of a method frame.
@@ -92,8 +90,7 @@ pub(crate) fn read(mut from: Bytes) -> Result<Heard, Malformed> {
             take_short(from)?;
             Heard::Answer(Answer::Queue { messages: take_u32(from)?, consumers: take_u32(from)? })
         }
-        (50, 31 | 41) => Heard::Answer(Answer::Deleted { messages: take_u32(from)? }),
-        (20, 11) | (40, 11 | 21 | 31 | 51) | (50, 21 | 51) | (60, 11 | 21 | 31) | (85, 11) => done,
+        (20, 11) | (40, 11) | (50, 21 | 41 | 51) | (60, 11 | 21 | 31) | (85, 11) => done,
         (60, 30) => Heard::Cancelled,
         (60, 50) => Heard::Return,
         (60, 60) => {
@@ -226,12 +223,12 @@ pub(crate) fn queue_unbind(queue: &str, exchange: &str, key: &str) -> Vec<u8> {
     out
 }
 
-/// `unused`: only if it has no consumers.
-pub(crate) fn queue_delete(name: &str, unused: bool) -> Vec<u8> {
+/// Without conditions: RabbitMQ closes the connection that sets one for a quorum queue.
+pub(crate) fn queue_delete(name: &str) -> Vec<u8> {
     let mut out = method(50, 40);
     out.put_u16(0);
     put_short(&mut out, name);
-    out.put_u8(u8::from(unused));
+    out.put_u8(0);
     out
 }
 
