@@ -27,7 +27,7 @@ use tokio::{
 use crate::link::Link;
 
 /// How long a call that was taken may be without a word: its reply may be one.
-const SOON: Duration = Duration::from_millis(3);
+const SOON: Duration = Duration::from_millis(10);
 /// The most callers whose inboxes stand elsewhere than ours that are remembered.
 const MOST_PREFIXES: usize = 10_000;
 

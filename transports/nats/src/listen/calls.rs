@@ -103,7 +103,13 @@ impl Calls {
                     None => break,
                 },
                 raw = self.subscriber.next() => match raw {
-                    Some(raw) => self.take(raw).await,
+                    Some(raw) => {
+                        self.take(raw).await;
+                        for _ in 0..ear::BURST {
+                            let Some(raw) = ear::here(&mut self.subscriber) else { break };
+                            self.take(raw).await;
+                        }
+                    }
                     None => break,
                 },
             }

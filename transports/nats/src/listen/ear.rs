@@ -14,6 +14,8 @@ use crate::{fault::Fault, link::Link};
 /// counts to it, hands us what is still on its way. (A plain unsubscribe makes the library forget that too: it would be
 /// given to others only after its lease.)
 const ENDLESS: u64 = 10_000_000_000;
+/// How many messages are taken before everything else is looked at.
+pub(super) const BURST: usize = 32;
 /// How long ending may take.
 pub(crate) const LEAVE: Duration = Duration::from_secs(2);
 

@@ -92,7 +92,14 @@ impl Hearer {
                 }
                 Ok(()) = dropped.changed() => self.gap("more came than could be taken in time"),
                 message = self.subscriber.next() => match message {
-                    Some(raw) => self.take(&raw),
+                    Some(raw) => {
+                        self.take(&raw);
+                        // Several at a time, for looking at everything else costs more than a message.
+                        for _ in 0..ear::BURST {
+                            let Some(raw) = ear::here(&mut self.subscriber) else { break };
+                            self.take(&raw);
+                        }
+                    }
                     None => break,
                 },
                 place = self.feed.place(), if !self.waiting.is_empty() => match place {

@@ -128,7 +128,14 @@ impl Reader {
                 () = self.door.through.notified() => {}
                 looked = looked(&mut self.look) => self.looked(looked),
                 (tap, raw) = next(&mut self.taps) => match raw {
-                    Some(raw) => self.take(tap, raw).await,
+                    Some(raw) => {
+                        self.take(tap, raw).await;
+                        for _ in 0..ear::BURST {
+                            let more = self.taps.get_mut(tap).and_then(|tap| ear::here(&mut tap.subscriber));
+                            let Some(raw) = more else { break };
+                            self.take(tap, raw).await;
+                        }
+                    }
                     None => break,
                 },
                 Some(record) = record(&mut self.records) => {

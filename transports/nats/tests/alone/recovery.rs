@@ -93,6 +93,13 @@ async fn a_server_that_stands_still_is_noticed_and_nothing_waits_for_ever() -> O
     let mut calls = service.subscribe(Source::Service(key("svc")), 4).await?;
     let control = Lateness::watch();
     server.stop()?;
+    let pid = server.pid().unwrap();
+    until("all its threads stand still", LIMIT, async || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let mut stats = threads.flatten().map(|thread| std::fs::read_to_string(thread.path().join("stat")));
+        stats.all(|stat| stat.is_ok_and(|stat| stat.contains(") T ")))
+    })
+    .await?;
     let start = Instant::now();
     let ttl = Duration::from_millis(800);
     let error = bus.publish(call("late").with_ttl(ttl)).await.unwrap_err();
