@@ -1,5 +1,6 @@
 //! What the tests of faults are made of can be trusted.
 
+mod differential;
 mod history;
 mod load;
 mod proxy;
