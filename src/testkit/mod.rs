@@ -27,6 +27,7 @@
 
 mod chaos;
 mod differential;
+pub mod fuzz;
 mod history;
 mod load;
 mod model;

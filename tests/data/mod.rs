@@ -1,5 +1,6 @@
 //! The framework's data types, over their public faces, with random and hostile input.
 
+mod bytes;
 mod envelopes;
 mod headers;
 mod keys;
