@@ -98,6 +98,11 @@ impl Target {
         server.restart().await
     }
 
+    /// How long what a consumer had may stay away when nobody could say that it was given back.
+    pub(super) fn longest_lease(&self) -> Duration {
+        self.lease.unwrap_or_default() * 2
+    }
+
     /// The bound of each wait.
     pub(super) fn bound(&self) -> Duration {
         self.patience

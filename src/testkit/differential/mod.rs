@@ -125,6 +125,6 @@ async fn redrives(bus: &dyn Bus) -> Outcome<bool> {
 }
 
 async fn carry_out(program: Arc<Program>, target: Arc<Target>, can: Abilities) -> Outcome {
-    let limit = target.bound() * 8;
+    let limit = target.bound() * 8 + target.longest_lease();
     within("the whole program", limit, perform(program, target, can.shared)).await?
 }

@@ -17,7 +17,7 @@ use crate::{
     subscription::Source,
     testkit::{
         model::{Account, Model},
-        program::{End, Letter, Program, Step, origin_of, origins},
+        program::{End, Letter, Program, Step, origin_of},
         target::Target,
         wait::{Failure, Outcome, ensure, until, within},
     },
@@ -35,6 +35,8 @@ pub(super) struct Performance {
     pub(super) program: Arc<Program>,
     pub(super) target: Arc<Target>,
     exchange: Token,
+    /// How long to wait for a message that must come.
+    patience: Duration,
     pub(super) buses: Vec<Arc<dyn Bus>>,
     pub(super) slots: BTreeMap<usize, Slot>,
     pub(super) hand: Vec<Held>,
@@ -51,6 +53,7 @@ pub(super) async fn perform(program: Arc<Program>, target: Arc<Target>, shared: 
     let exchange = Token::new(format!("t{:016x}", rand::random::<u64>()))?;
     let mut performance = Performance {
         program: program.clone(),
+        patience: target.bound(),
         target,
         exchange,
         buses: Vec::new(),
@@ -163,11 +166,11 @@ impl Performance {
                 self.settle_held(|held| held.origin == name).await?;
                 continue;
             }
-            let Some((slot, received)) = Slot::any(&mut self.slots, origin, self.target.bound()).await else {
+            let Some((slot, received)) = Slot::any(&mut self.slots, origin, self.patience).await else {
                 let seen = self.seen.stored.get(&name).and_then(|seen| seen.get(&n));
                 return Err(Failure::new(format!(
                     "nothing came of {name} for {:?}: message {n} comes to {fate:?}, and came to {seen:?}",
-                    self.target.bound()
+                    self.patience
                 )));
             };
             self.received(slot, received).await?;
@@ -253,18 +256,17 @@ impl Performance {
 
     /// Nothing is in hand and nobody reads while the broker is started again.
     async fn restart(&mut self) -> Outcome {
+        let mut again = Vec::new();
+        for at in self.slots.keys().copied().collect::<Vec<_>>() {
+            if let Some(Slot { life, by, source, prefetch, .. }) = self.slots.get(&at) {
+                again.push((at, *life, *by, source.clone(), *prefetch));
+            }
+            // What was taken is settled, so that little is given back: a broker that dies with that under way may
+            // give it to others only after its lease.
+            self.leave(at, true).await?;
+        }
         self.settle_held(|_| true).await?;
-        for slot in self.slots.keys().copied().collect::<Vec<_>>() {
-            self.hear(slot).await?;
-        }
-        let slots = std::mem::take(&mut self.slots);
-        for origin in origins() {
-            self.order.left(&origin.to_string(), true);
-        }
-        let again: Vec<_> = slots
-            .into_iter()
-            .map(|(at, slot)| (at, slot.life, slot.by, slot.source, slot.prefetch))
-            .collect();
+        self.patience = self.target.bound() + self.target.longest_lease();
         self.target.restart().await?;
         for bus in &self.buses {
             until("messages go through again", self.target.bound() * 2, async || {
