@@ -97,7 +97,12 @@ pub fn uri(data: &[u8]) {
     let mut part = || parts.next().unwrap_or_default();
     let (begin, user, before, behind, end) = (part(), part(), part(), part(), part());
     // What the user's name or what follows the host says is no secret; nor is what stands in no URI at all.
-    if [begin, user, end].iter().any(|part| part.to_lowercase().contains(CANARY)) {
+    let shows = |part: &&str| {
+        // As a URI is read: tabs and ends of lines count for nothing.
+        let part: String = part.chars().filter(|c| !c.is_control()).collect();
+        part.to_lowercase().contains(CANARY)
+    };
+    if [begin, user, end].iter().any(shows) {
         return;
     }
     let slashes = begin.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "+.-".contains(c));

@@ -38,6 +38,7 @@ mod reader;
 mod scenario;
 mod scenarios;
 mod server;
+mod sim;
 mod target;
 mod wait;
 
@@ -50,5 +51,6 @@ pub use proxy::{Cut, Proxy, Traffic, Way};
 pub use reader::Reader;
 pub use scenario::{Need, SCENARIOS, Scenario, check, run};
 pub use server::Server;
+pub use sim::{Plant, simulate, simulation};
 pub use target::{Stage, Target};
 pub use wait::{Failure, Lateness, Outcome, until, within};

@@ -4,3 +4,4 @@ mod differential;
 mod history;
 mod load;
 mod proxy;
+mod simulation;
