@@ -89,8 +89,9 @@ impl BusUri {
         let mut options = BTreeMap::new();
         for (name, value) in self.0.query_pairs() {
             if !known.contains(&&*name) {
+                let shown = if self.may_be_misread() { "***" } else { &*name };
                 return Err(Error::config(format!(
-                    "bus_uri has unknown option {name:?}: {} knows {}",
+                    "bus_uri has unknown option {shown:?}: {} knows {}",
                     self.scheme(),
                     if known.is_empty() { "none".to_owned() } else { known.join(", ") }
                 )));
@@ -100,6 +101,12 @@ impl BusUri {
             }
         }
         Ok(options)
+    }
+
+    /// With a slash too few or too many before the user, a password stands in what is read as a path or an option.
+    fn may_be_misread(&self) -> bool {
+        let at = |text: &str| text.contains('@');
+        !self.0.has_host() && (at(self.0.path()) || self.0.query().is_some_and(at))
     }
 }
 
@@ -162,6 +169,9 @@ impl fmt::Display for BusUri {
         }
         if let Some(port) = url.port() {
             write!(f, ":{port}")?;
+        }
+        if self.may_be_misread() {
+            return f.write_str("/***");
         }
         f.write_str(url.path())?;
         for (at, (name, _)) in url.query_pairs().enumerate() {

@@ -89,12 +89,14 @@ impl Running {
         self.tasks.spawn(async move {
             tokio::pin!(listening);
             tokio::select! {
-                () = &mut listening => return,
+                biased;
                 () = stop.cancelled() => closer.cancel(),
+                () = &mut listening => return,
             }
             tokio::select! {
-                () = listening => {}
+                biased;
                 () = abort.cancelled() => {}
+                () = listening => {}
             }
         });
     }
@@ -112,9 +114,11 @@ impl Running {
                     let Received::Delivery(delivery) = received else { continue };
                     let (work, abort) = (work.clone(), abort.clone());
                     tasks.spawn(async move {
+                        // The end first: what was not begun by then is not begun.
                         tokio::select! {
-                            () = work(delivery) => {}
+                            biased;
                             () = abort.cancelled() => {}
+                            () = work(delivery) => {}
                         }
                     });
                 }

@@ -17,6 +17,8 @@
 //! run, by its own guarantees, says so in a printed line and is no silent success: a tidy test holds that each runs on
 //! two transports at least. That the scenarios fail when they should is shown with a [`ChaosBus`].
 //!
+//! [`differential`] runs random programs on the same target, and compares what comes of them with a model of the contract.
+//!
 //! | variable | meaning |
 //! |---|---|
 //! | `COMMISSAIRE_LONG=1` | run the scenarios that take minutes as well |
@@ -24,18 +26,24 @@
 //! | `COMMISSAIRE_TEST_DIR` | a folder for servers' files; the processes are recorded in its `pids/` |
 
 mod chaos;
+mod differential;
+pub mod fuzz;
 mod history;
 mod load;
+mod model;
 mod process;
+mod program;
 mod proxy;
 mod reader;
 mod scenario;
 mod scenarios;
 mod server;
+mod sim;
 mod target;
 mod wait;
 
 pub use chaos::{ChaosBus, Fault};
+pub use differential::{Differential, differential};
 pub use history::{Breach, Event, Findings, History, Rules, Seen, check as check_events};
 pub use load::Load;
 pub use process::Process;
@@ -43,5 +51,6 @@ pub use proxy::{Cut, Proxy, Traffic, Way};
 pub use reader::Reader;
 pub use scenario::{Need, SCENARIOS, Scenario, check, run};
 pub use server::Server;
+pub use sim::{Plant, simulate, simulation};
 pub use target::{Stage, Target};
 pub use wait::{Failure, Lateness, Outcome, until, within};

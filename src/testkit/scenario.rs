@@ -191,10 +191,7 @@ where
 
 /// Runs `scenario` on `target`; with `guarantees`, the bus must report just these.
 pub async fn run(scenario: &Scenario, guarantees: Option<Guarantees>, target: Target) -> Outcome {
-    let seed = match std::env::var("COMMISSAIRE_SEED") {
-        Ok(text) => text.parse().map_err(|e| Failure::new(format!("COMMISSAIRE_SEED {text:?}: {e}")))?,
-        Err(_) => rand::random(),
-    };
+    let seed = seed()?;
     let stage = Arc::new(Stage::new(target, seed)?);
     if let Some(promised) = guarantees {
         let found = stage.bus().await?.guarantees();
@@ -208,6 +205,14 @@ pub async fn run(scenario: &Scenario, guarantees: Option<Guarantees>, target: Ta
     outcome.await.map_err(|failure| failure.in_step(format_args!("with COMMISSAIRE_SEED={seed}")))
 }
 
-fn runtime() -> Outcome<tokio::runtime::Runtime> {
+/// The seed of everything random in this run.
+pub(super) fn seed() -> Outcome<u64> {
+    match std::env::var("COMMISSAIRE_SEED") {
+        Ok(text) => text.parse().map_err(|e| Failure::new(format!("COMMISSAIRE_SEED {text:?}: {e}"))),
+        Err(_) => Ok(rand::random()),
+    }
+}
+
+pub(super) fn runtime() -> Outcome<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }

@@ -32,7 +32,7 @@ pub struct Target {
     connect: Connect,
     lease: Option<Duration>,
     patience: Duration,
-    _server: Option<Server>,
+    server: Option<tokio::sync::Mutex<Server>>,
 }
 
 impl Target {
@@ -40,7 +40,7 @@ impl Target {
     pub fn new(
         connect: impl Fn(BusOptions) -> BoxFuture<'static, Result<Arc<dyn Bus>>> + Send + Sync + 'static,
     ) -> Self {
-        Self { connect: Box::new(connect), lease: None, patience: Duration::from_secs(15), _server: None }
+        Self { connect: Box::new(connect), lease: None, patience: Duration::from_secs(15), server: None }
     }
 
     /// The broker at `uri`, reached with `driver`. A URI that cannot be read fails the connections.
@@ -74,7 +74,7 @@ impl Target {
     /// Keeps `server` running as long as the target is in use.
     #[must_use]
     pub fn on(mut self, server: Server) -> Self {
-        self._server = Some(server);
+        self.server = Some(tokio::sync::Mutex::new(server));
         self
     }
 
@@ -83,6 +83,29 @@ impl Target {
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = Some(lease);
         self
+    }
+
+    /// One more connection.
+    pub(super) async fn open(&self, options: BusOptions) -> Outcome<Arc<dyn Bus>> {
+        Ok(within("connecting", self.patience, (self.connect)(options)).await??)
+    }
+
+    /// Kills the server and starts it again; returns when it answers. Nothing happens where there is none.
+    pub(super) async fn restart(&self) -> Outcome {
+        let Some(server) = &self.server else { return Ok(()) };
+        let mut server = server.lock().await;
+        server.kill();
+        server.restart().await
+    }
+
+    /// How long what a consumer had may stay away when nobody could say that it was given back.
+    pub(super) fn longest_lease(&self) -> Duration {
+        self.lease.unwrap_or_default() * 2
+    }
+
+    /// The bound of each wait.
+    pub(super) fn bound(&self) -> Duration {
+        self.patience
     }
 
     /// Bounds each wait of a scenario. Default 15 s.

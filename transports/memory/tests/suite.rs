@@ -4,4 +4,5 @@
 
 mod conformance;
 mod hub;
+mod programs;
 mod socket;

@@ -1,16 +1,16 @@
 //! The memory transport passes the suite, within one process and through its socket.
 
-mod memory {
+pub(crate) mod memory {
     use commissaire::testkit::{Failure, Target};
 
-    async fn target() -> Result<Target, Failure> {
+    pub(crate) async fn target() -> Result<Target, Failure> {
         Ok(Target::in_process(commissaire_memory::DRIVER, "memory://"))
     }
 
     commissaire::conformance!(target, commissaire_memory::DRIVER.promises);
 }
 
-mod unix {
+pub(crate) mod unix {
     use std::sync::Arc;
 
     use commissaire::{
@@ -18,7 +18,7 @@ mod unix {
         testkit::{Failure, Target},
     };
 
-    async fn target() -> Result<Target, Failure> {
+    pub(crate) async fn target() -> Result<Target, Failure> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("bus.sock");
         let uri = format!("memory://?listen={}", path.display());

@@ -1,0 +1,395 @@
+//! A broker that is a model: it keeps the contract, and nothing more than the contract.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    Plant,
+    events::{Event, Log},
+};
+use crate::{
+    address::{Address, Key},
+    error::{Error, Result},
+    message::Message,
+    subscription::Source,
+};
+
+/// How long ago an acknowledgement is that a death of the broker may undo.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// The broker, and the chance that rules it all.
+#[derive(Debug)]
+pub(super) struct Broker {
+    state: Mutex<State>,
+    pub(super) changed: Notify,
+    pub(super) log: Arc<Log>,
+    pub(super) plant: Plant,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) dice: StdRng,
+    /// Nothing goes wrong any more.
+    pub(super) calm: bool,
+    pub(super) jobs: BTreeMap<u64, Job>,
+    calls: BTreeMap<u64, (Key, Message, Instant)>,
+    /// What waits for one subscription: control messages and replies.
+    boxes: BTreeMap<u64, Vec<Message>>,
+    pub(super) readers: BTreeMap<u64, Reader>,
+    dead: BTreeSet<u32>,
+    down: BTreeSet<u32>,
+    acked: Vec<(Instant, u64, Job)>,
+    /// How suspect a job was at the least whenever a process was handed it.
+    suspect: BTreeMap<(u32, u32), u32>,
+    last: u64,
+}
+
+/// A subscription as the broker sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Reader {
+    pub(super) process: u32,
+    pub(super) source: Source,
+    /// Messages may be missing since it looked last.
+    pub(super) gap: bool,
+}
+
+/// A stored message.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) message: Message,
+    pub(super) redelivered: u32,
+    /// How often it was put to rest after a failed run.
+    rested: u32,
+    handed: u32,
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Place {
+    Ready,
+    Resting(Instant),
+    InHand(u32),
+}
+
+/// What becomes of a job whose delivery is settled.
+pub(super) enum Then {
+    Stays(Job),
+    Acked,
+    Goes,
+}
+
+/// What a subscription may take.
+pub(super) enum Taken {
+    Job { id: u64, handed: u32, message: Message, redelivered: u32 },
+    Other(Message),
+    Gap,
+}
+
+impl Broker {
+    pub(super) fn new(seed: u64, plant: Plant) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                dice: StdRng::seed_from_u64(seed),
+                calm: false,
+                jobs: BTreeMap::new(),
+                calls: BTreeMap::new(),
+                boxes: BTreeMap::new(),
+                readers: BTreeMap::new(),
+                dead: BTreeSet::new(),
+                down: BTreeSet::new(),
+                acked: Vec::new(),
+                suspect: BTreeMap::new(),
+                last: 0,
+            }),
+            changed: Notify::new(),
+            log: Arc::default(),
+            plant,
+        })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Up to `most` of rest, most often little or none.
+    pub(super) async fn rest(&self, most: Duration) {
+        let rest = {
+            let dice = &mut self.lock().dice;
+            match dice.random_range(0..10) {
+                0..4 => Duration::ZERO,
+                4..9 => Duration::from_millis(dice.random_range(0..=most.as_millis() as u64 / 10)),
+                _ => Duration::from_millis(dice.random_range(0..=most.as_millis() as u64)),
+            }
+        };
+        if !rest.is_zero() {
+            tokio::time::sleep(rest).await;
+        }
+    }
+
+    /// Whether `process` lives, and is connected.
+    pub(super) fn lives(&self, process: u32) -> (bool, bool) {
+        let state = self.lock();
+        (!state.dead.contains(&process), !state.down.contains(&process))
+    }
+
+    /// Puts `message` where its address says.
+    pub(super) fn accept(&self, message: Message) -> Result<()> {
+        let mut state = self.lock();
+        match message.address().clone() {
+            Address::Service(key) => {
+                let service = key.service()?;
+                let there = state
+                    .readers
+                    .values()
+                    .any(|reader| matches!(&reader.source, Source::Service(known) if *known == service));
+                if !there {
+                    return Err(Error::no_responders(&service));
+                }
+                let expires = Instant::now() + message.ttl().unwrap_or(Duration::from_secs(10));
+                let twice = self.plant == Plant::Doubles && state.dice.random_bool(0.2);
+                for _ in 0..if twice { 2 } else { 1 } {
+                    state.last += 1;
+                    let id = state.last;
+                    state.calls.insert(id, (service.clone(), message.clone(), expires));
+                }
+            }
+            Address::Queue(_) => {
+                state.last += 1;
+                let id = state.last;
+                state
+                    .jobs
+                    .insert(id, Job { message, redelivered: 0, rested: 0, handed: 0, place: Place::Ready });
+            }
+            Address::Control(key) => state.pass(message, |source| *source == Source::Control(key.clone())),
+            Address::Inbox(inbox) => state.pass(message, |source| *source == Source::Inbox(inbox)),
+            Address::Topic(_) => {}
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    pub(super) fn join(&self, process: u32, source: Source) -> u64 {
+        let mut state = self.lock();
+        state.last += 1;
+        let id = state.last;
+        state.readers.insert(id, Reader { process, source, gap: false });
+        id
+    }
+
+    pub(super) fn leave(&self, reader: u64) {
+        let mut state = self.lock();
+        state.readers.remove(&reader);
+        state.boxes.remove(&reader);
+    }
+
+    /// What `reader` gets now, any of what is there; else when to look again.
+    pub(super) fn take(&self, reader: u64) -> std::result::Result<Taken, Option<Instant>> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let State { dice, jobs, calls, boxes, readers, down, suspect, .. } = &mut *state;
+        let Some(known) = readers.get_mut(&reader).filter(|known| !down.contains(&known.process)) else {
+            return Err(None);
+        };
+        if std::mem::take(&mut known.gap) {
+            return Ok(Taken::Gap);
+        }
+        match &known.source {
+            Source::Queue(_) => {
+                let due = |job: &Job| match job.place {
+                    Place::Ready => true,
+                    Place::Resting(due) => due <= now,
+                    Place::InHand(_) => false,
+                };
+                let ready: Vec<u64> = jobs.iter().filter(|(_, job)| due(job)).map(|(id, _)| *id).collect();
+                if ready.is_empty() {
+                    let next = jobs.values().filter_map(|job| match job.place {
+                        Place::Resting(due) => Some(due),
+                        _ => None,
+                    });
+                    return Err(next.min());
+                }
+                let id = ready[dice.random_range(0..ready.len())];
+                let job = jobs.get_mut(&id).ok_or(None)?;
+                job.place = Place::InHand(known.process);
+                job.handed += 1;
+                let (handed, redelivered) = (job.handed, job.redelivered);
+                let least = suspect.entry((known.process, number(&job.message))).or_insert(redelivered);
+                *least = redelivered.min(*least);
+                let (n, failed, rested) = (number(&job.message), job.message.failed(), job.rested);
+                self.log.note(Event::Handed { n, failed, rested });
+                Ok(Taken::Job { id, handed, message: job.message.clone(), redelivered })
+            }
+            Source::Service(service) => {
+                calls.retain(|_, (_, _, expires)| *expires > now);
+                let ready: Vec<u64> =
+                    calls.iter().filter(|(_, (to, ..))| to == service).map(|(id, _)| *id).collect();
+                if ready.is_empty() {
+                    return Err(None);
+                }
+                let id = ready[dice.random_range(0..ready.len())];
+                let (_, message, expires) = calls.remove(&id).ok_or(None)?;
+                Ok(Taken::Other(message.with_ttl(expires - now)))
+            }
+            _ => match boxes.get_mut(&reader) {
+                Some(waiting) if !waiting.is_empty() => Ok(Taken::Other(waiting.remove(0))),
+                _ => Err(None),
+            },
+        }
+    }
+
+    /// Ends a delivery of a job, if it is still the last one.
+    pub(super) fn settle(&self, id: u64, handed: u32, how: impl FnOnce(Job) -> Then) -> bool {
+        let mut state = self.lock();
+        let mine = state
+            .jobs
+            .get(&id)
+            .is_some_and(|job| job.handed == handed && matches!(job.place, Place::InHand(_)));
+        if mine && let Some(job) = state.jobs.remove(&id) {
+            let before = job.clone();
+            match how(job) {
+                Then::Stays(job) => drop(state.jobs.insert(id, job)),
+                Then::Acked => state.acked.push((Instant::now(), id, before)),
+                Then::Goes => {}
+            }
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        mine
+    }
+
+    /// Whether job `n` surely came to `process` from a consumer that died.
+    pub(super) fn is_suspect(&self, process: u32, n: u32) -> bool {
+        self.lock().suspect.get(&(process, n)).is_some_and(|least| *least > 0)
+    }
+
+    /// Nothing goes wrong any more.
+    pub(super) fn calm(&self) {
+        let mut state = self.lock();
+        state.calm = true;
+        let down: Vec<u32> = state.down.iter().copied().collect();
+        drop(state);
+        for process in down {
+            self.log.note(Event::Up { by: process });
+            self.mend(process);
+        }
+    }
+
+    /// How much is in the hands of `process`.
+    pub(super) fn in_hand(&self, process: Option<u32>) -> usize {
+        let state = self.lock();
+        let held = |job: &&Job| match job.place {
+            Place::InHand(by) => process.is_none_or(|process| process == by),
+            _ => false,
+        };
+        state.jobs.values().filter(held).count()
+    }
+
+    /// A process is dead: what it had comes again.
+    pub(super) fn bury(&self, process: u32) {
+        let mut state = self.lock();
+        state.dead.insert(process);
+        state.readers.retain(|_, reader| reader.process != process);
+        state.requeue(|by| by == process);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// The connection of a process breaks; `requeue`: what it had in hand comes again.
+    pub(super) fn cut(&self, process: u32, requeue: bool) {
+        let mut state = self.lock();
+        state.down.insert(process);
+        if requeue {
+            state.requeue(|by| by == process);
+        }
+        let lost: Vec<u64> = state.readers_of(|reader| reader.process == process);
+        for id in lost {
+            state.boxes.remove(&id);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// The connection is there again. Replies and control messages may be missing.
+    pub(super) fn mend(&self, process: u32) {
+        let mut state = self.lock();
+        state.down.remove(&process);
+        for reader in state.readers.values_mut().filter(|reader| reader.process == process) {
+            reader.gap |= matches!(reader.source, Source::Inbox(_) | Source::Control(_));
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// The broker dies: calls and replies are lost, what is in hand comes again, and so may what was just acknowledged.
+    pub(super) fn crash(&self) {
+        self.log.note(Event::Crash);
+        let mut state = self.lock();
+        state.calls.clear();
+        state.boxes.clear();
+        state.requeue(|_| true);
+        for reader in state.readers.values_mut() {
+            reader.gap |= matches!(reader.source, Source::Inbox(_) | Source::Control(_));
+        }
+        for (at, id, mut job) in std::mem::take(&mut state.acked) {
+            if at.elapsed() < RECENT && state.dice.random_bool(0.5) {
+                self.log.note(Event::Undone { n: number(&job.message) });
+                (job.place, job.redelivered) = (Place::Ready, job.redelivered + 1);
+                state.jobs.insert(id, job);
+            }
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+}
+
+impl State {
+    fn readers_of(&self, which: impl Fn(&Reader) -> bool) -> Vec<u64> {
+        self.readers.iter().filter(|(_, reader)| which(reader)).map(|(id, _)| *id).collect()
+    }
+
+    /// Puts `message` into the boxes of those who are connected.
+    fn pass(&mut self, message: Message, to: impl Fn(&Source) -> bool) {
+        let down = self.down.clone();
+        for id in self.readers_of(|reader| to(&reader.source) && !down.contains(&reader.process)) {
+            self.boxes.entry(id).or_default().push(message.clone());
+        }
+    }
+
+    fn requeue(&mut self, whose: impl Fn(u32) -> bool) {
+        for job in self.jobs.values_mut() {
+            if matches!(job.place, Place::InHand(by) if whose(by)) {
+                (job.place, job.redelivered) = (Place::Ready, job.redelivered + 1);
+            }
+        }
+    }
+}
+
+impl Job {
+    /// It is there again, without a verdict.
+    pub(super) fn back(mut self) -> Self {
+        self.place = Place::Ready;
+        self
+    }
+
+    /// It rests as `message` until `due`.
+    pub(super) fn rests(mut self, message: Message, due: Instant) -> Self {
+        (self.message, self.redelivered, self.place) = (message, 0, Place::Resting(due));
+        self.rested += 1;
+        self
+    }
+}
+
+/// The number that a job or a call was given in its parameters.
+pub(super) fn number(message: &Message) -> u32 {
+    let text = String::from_utf8_lossy(message.body());
+    let digits = text.split("\"n\":").nth(1).unwrap_or_default();
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().unwrap_or(0)
+}
