@@ -226,7 +226,7 @@ impl Reader {
         channel.post(&alive, &self.queue.name, b"")?;
         // What comes back comes before this answer.
         channel.call(method::qos(self.prefetch)).await?;
-        Ok(channel.has_returned())
+        Ok(channel.has_returned().await)
     }
 
     /// Returns when the subscription is not what it must be any more.
