@@ -10,4 +10,6 @@ pub const ALL: &[Driver] = &[
     commissaire_memory::UNIX_DRIVER,
     #[cfg(feature = "redis")]
     commissaire_redis::DRIVER,
+    #[cfg(feature = "amqp")]
+    commissaire_amqp::DRIVER,
 ];

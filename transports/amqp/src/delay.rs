@@ -98,7 +98,7 @@ async fn declare(connection: &Connection, names: &Names, step: Duration) -> Resu
     let (lost, delay) = (names.lost_queue(), names.delay(step));
     topology::declare(connection, &lost, &[(names.lost(), String::new())]).await?;
     let channel = connection.channel(std::sync::Arc::new(Silent)).await?;
-    channel.call(method::exchange_declare(&delay.name, "fanout", true, &Table::new())).await?;
+    channel.call(&method::exchange_declare(&delay.name, "fanout", true, &Table::new())).await?;
     topology::declare_on(&channel, &delay, &[(delay.name.clone(), String::new())]).await?;
     channel.close().await
 }

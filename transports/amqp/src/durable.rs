@@ -13,7 +13,7 @@ use crate::{
     bus::{BOUND, Core},
     registry::{Entered, now},
     topology::{self, Binding},
-    wire::{Answer, Connection, Fault, Silent, method},
+    wire::{Connection, Fault, Silent, method},
 };
 
 /// A reader enters that it reads at least once in so long.
@@ -123,7 +123,7 @@ impl Core {
             let Ok(token) = Token::new(&name) else { continue };
             match self.remove(&token, Some(expires), deadline).await {
                 Ok(true) => {
-                    tracing::warn!(name, ?expires, "a durable subscription that nobody reads was removed")
+                    tracing::warn!(name, ?expires, "a durable subscription that nobody reads was removed");
                 }
                 Ok(false) => {}
                 Err(error) => tracing::debug!(%error, "a durable subscription that nobody reads stays"),
@@ -172,24 +172,18 @@ impl Core {
         if !first {
             return Ok(false);
         }
-        let channel = up.connection.channel(Arc::new(Silent)).await?;
-        match channel.call(method::queue_delete(&queue, idle_for.is_some())).await {
-            Ok(Answer::Deleted { .. }) => Ok(true),
-            // Somebody reads it after all.
-            Err(Fault::Refused { code: 406, .. }) => {
-                if let Some(durable) = before {
-                    let entry = Entered::Durable {
-                        name: name.to_string(),
-                        patterns: durable.patterns,
-                        expires: durable.expires.as_secs(),
-                    };
-                    self.registry.enter(entry).await;
-                }
-                Ok(false)
+        // Quorum queues cannot be deleted on a condition. Who begins to read from here on makes it again.
+        if let (Some(_), Some((_, 1..))) = (idle_for, topology::look(&up.connection, &queue).await?) {
+            if let Some(durable) = before {
+                let (patterns, expires) = (durable.patterns, durable.expires.as_secs());
+                self.registry.enter(Entered::Durable { name: name.to_string(), patterns, expires }).await;
             }
-            Ok(_) => Err(Fault::Lost),
-            Err(fault) => Err(fault),
+            return Ok(false);
         }
+        let channel = up.connection.channel(Arc::new(Silent)).await?;
+        channel.call(&method::queue_delete(&queue)).await?;
+        channel.close().await?;
+        Ok(true)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use commissaire::{Address, Error, ErrorKind, Key, Message, Origin, Result, envelope};
+use commissaire::{Address, Backoff, Error, ErrorKind, Key, Message, Origin, Result, envelope};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, timeout_at},
@@ -25,6 +25,10 @@ const SHARE: usize = 4096;
 /// whether one is there now.
 const COME_BACK: Duration = Duration::from_secs(3);
 const BLINK: Duration = Duration::from_millis(50);
+
+/// For how long what is refused is sent again, and when.
+const REFUSED: Duration = Duration::from_secs(2);
+const AGAIN: Backoff = Backoff { first: Duration::from_millis(20), most: Duration::from_millis(300) };
 
 pub(crate) struct Publisher {
     names: Names,
@@ -192,8 +196,23 @@ impl Publisher {
         Letter { exchange: "", key: "", mandatory: false, stored: false, end: None, id: id(message), body }
     }
 
-    /// Sends when connected, and again as long as nothing was sent.
+    /// Sends, and again for a moment what is refused where it would be stored: a quorum queue refuses not only when it is
+    /// full, but also while it has no leader, as just after it was declared (seen on 3.10).
     pub(crate) async fn send(&self, letter: &Letter<'_>, deadline: Instant) -> Result<Verdict, Fault> {
+        let (patience, mut attempt) = (deadline.min(Instant::now() + REFUSED), 0);
+        loop {
+            let verdict = self.send_once(letter, deadline).await?;
+            attempt += 1;
+            let rest = AGAIN.after(attempt);
+            if verdict != Verdict::Refused || !letter.stored || Instant::now() + rest > patience {
+                return Ok(verdict);
+            }
+            sleep(rest).await;
+        }
+    }
+
+    /// Sends when connected, and again as long as nothing was sent.
+    async fn send_once(&self, letter: &Letter<'_>, deadline: Instant) -> Result<Verdict, Fault> {
         let shares = u32::try_from(1 + letter.body.len() / SHARE).unwrap_or(u32::MAX);
         loop {
             let Some(up) = self.link.until(deadline).await else { return Err(Fault::NotSent) };

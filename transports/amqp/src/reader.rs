@@ -153,7 +153,7 @@ impl Reader {
             self.intake.consuming(false);
             made.line.by(None);
             // Where its consumer is still there after all; what is in hand can still be settled.
-            drop(made.channel.call(method::cancel(TAG)));
+            drop(made.channel.call(&method::cancel(TAG)));
             let mut attempt = 0;
             *made = loop {
                 let Some(up) = self.core.consuming.up().await else { return };
@@ -200,16 +200,16 @@ impl Reader {
         }
         let Queue { name, auto_delete, arguments } = &self.queue;
         let mut asked = vec![
-            channel.call(method::qos(self.prefetch)),
-            channel.call(method::queue_declare(name, *auto_delete, arguments)),
+            channel.call(&method::qos(self.prefetch)),
+            channel.call(&method::queue_declare(name, *auto_delete, arguments)),
         ];
         asked.extend(
-            bindings.iter().map(|(exchange, key)| channel.call(method::queue_bind(name, exchange, key))),
+            bindings.iter().map(|(exchange, key)| channel.call(&method::queue_bind(name, exchange, key))),
         );
         if *kind == Kind::Replies {
-            asked.push(channel.call(method::queue_bind(name, &self.core.names.alive(), name)));
+            asked.push(channel.call(&method::queue_bind(name, &self.core.names.alive(), name)));
         }
-        asked.push(channel.call(method::consume(name, TAG, kind.is_unsettled(), &Table::new())));
+        asked.push(channel.call(&method::consume(name, TAG, kind.is_unsettled(), &Table::new())));
         for answer in join_all(asked).await {
             answer?;
         }
@@ -222,10 +222,10 @@ impl Reader {
     /// Whether the broker has lost what it held of the replies: then it knows a binding no longer that it does not keep.
     async fn has_forgotten(&self, channel: &Channel) -> Result<bool, Fault> {
         let alive = self.core.names.alive();
-        channel.call(method::exchange_declare(&alive, "direct", false, &Table::new())).await?;
+        channel.call(&method::exchange_declare(&alive, "direct", false, &Table::new())).await?;
         channel.post(&alive, &self.queue.name, b"")?;
         // What comes back comes before this answer.
-        channel.call(method::qos(self.prefetch)).await?;
+        channel.call(&method::qos(self.prefetch)).await?;
         Ok(channel.has_returned().await)
     }
 
@@ -277,9 +277,9 @@ impl Reader {
     /// Ends the consumer; what was taken stays with the reader.
     async fn leave(&self, channel: &Channel) {
         let left = async {
-            channel.call(method::cancel(TAG)).await?;
+            channel.call(&method::cancel(TAG)).await?;
             if *self.intake.kind() == Kind::Replies {
-                channel.call(method::queue_delete(&self.queue.name, false)).await?;
+                channel.call(&method::queue_delete(&self.queue.name)).await?;
             }
             Ok::<_, Fault>(())
         };

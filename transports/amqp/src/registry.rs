@@ -216,13 +216,13 @@ async fn follow(link: Link, name: String, ears: Arc<Listening>) {
         let followed = async {
             let channel = up.connection.channel(ears.clone()).await?;
             *ears.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel.clone());
-            channel.call(method::qos(AHEAD)).await?;
+            channel.call(&method::qos(AHEAD)).await?;
             let from = match ears.state().next {
                 Some(next) => Value::Int(next),
                 None => Value::Text("first".to_owned()),
             };
             let from: Table = vec![("x-stream-offset".to_owned(), from)];
-            channel.call(method::consume(&name, "registry", false, &from)).await?;
+            channel.call(&method::consume(&name, "registry", false, &from)).await?;
             Ok::<_, Fault>(channel)
         };
         match followed.await {

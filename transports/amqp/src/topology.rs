@@ -27,7 +27,7 @@ pub(crate) async fn exchanges(connection: &Connection, names: &Names) -> Result<
             let arguments: Table = otherwise.into_iter().collect();
             let declare =
                 method::exchange_declare(&exchange.name, exchange.kind, exchange.durable, &arguments);
-            channel.call(declare)
+            channel.call(&declare)
         })
         .collect();
     all(asked).await?;
@@ -48,9 +48,9 @@ pub(crate) async fn declare(
 /// Declares a queue and binds it.
 pub(crate) async fn declare_on(channel: &Channel, queue: &Queue, bindings: &[Binding]) -> Result<(), Fault> {
     let declare = method::queue_declare(&queue.name, queue.auto_delete, &queue.arguments);
-    let mut asked = vec![channel.call(declare)];
+    let mut asked = vec![channel.call(&declare)];
     asked.extend(
-        bindings.iter().map(|(exchange, key)| channel.call(method::queue_bind(&queue.name, exchange, key))),
+        bindings.iter().map(|(exchange, key)| channel.call(&method::queue_bind(&queue.name, exchange, key))),
     );
     all(asked).await
 }
@@ -58,7 +58,7 @@ pub(crate) async fn declare_on(channel: &Channel, queue: &Queue, bindings: &[Bin
 /// Binds a queue, which changes nothing where it is bound so already.
 pub(crate) async fn bind(connection: &Connection, queue: &str, bindings: &[Binding]) -> Result<(), Fault> {
     let channel = connection.channel(Arc::new(Silent)).await?;
-    let bind = |(exchange, key): &Binding| channel.call(method::queue_bind(queue, exchange, key));
+    let bind = |(exchange, key): &Binding| channel.call(&method::queue_bind(queue, exchange, key));
     all(bindings.iter().map(bind).collect()).await?;
     channel.close().await
 }
@@ -66,7 +66,7 @@ pub(crate) async fn bind(connection: &Connection, queue: &str, bindings: &[Bindi
 /// Takes bindings away, as far as they are there.
 pub(crate) async fn unbind(connection: &Connection, queue: &str, bindings: &[Binding]) -> Result<(), Fault> {
     let channel = connection.channel(Arc::new(Silent)).await?;
-    let unbind = |(exchange, key): &Binding| channel.call(method::queue_unbind(queue, exchange, key));
+    let unbind = |(exchange, key): &Binding| channel.call(&method::queue_unbind(queue, exchange, key));
     all(bindings.iter().map(unbind).collect()).await?;
     channel.close().await
 }
@@ -74,7 +74,7 @@ pub(crate) async fn unbind(connection: &Connection, queue: &str, bindings: &[Bin
 /// Asks for a queue: how many messages and consumers it has. `None` when it is not there.
 pub(crate) async fn look(connection: &Connection, name: &str) -> Result<Option<(u32, u32)>, Fault> {
     let channel = connection.channel(Arc::new(Silent)).await?;
-    match channel.call(method::queue_look(name)).await {
+    match channel.call(&method::queue_look(name)).await {
         Ok(Answer::Queue { messages, consumers }) => {
             channel.close().await?;
             Ok(Some((messages, consumers)))

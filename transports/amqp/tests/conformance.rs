@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod alone;
+
 use std::process::{Child, Command, Stdio};
 
 use commissaire::testkit::{Failure, Server, Target};

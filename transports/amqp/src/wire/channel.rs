@@ -119,10 +119,10 @@ impl Channel {
     }
 
     /// Asks; the question is on its way when this returns, and questions are answered in their order.
-    pub(crate) fn call(&self, question: Ask) -> impl Future<Output = Result<Answer, Fault>> + use<> {
+    pub(crate) fn call(&self, question: &Ask) -> impl Future<Output = Result<Answer, Fault>> + use<> {
         let inner = self.inner().clone();
         let fault = inner.state().fault.clone();
-        let mut asking = Box::pin(question.of(inner.lapin.clone()));
+        let mut asking = Box::pin(question.clone().of(inner.lapin.clone()));
         let begun = if fault.is_none() { begin(asking.as_mut()) } else { Poll::Pending };
         async move {
             if let Some(fault) = fault {

@@ -12,13 +12,13 @@ use lapin::{
 use super::value::{Table, fields};
 
 /// A question.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Ask {
     Exchange { name: String, kind: String, durable: bool, arguments: FieldTable },
     Declare { name: String, auto_delete: bool, passive: bool, arguments: FieldTable },
     Bind { queue: String, exchange: String, key: String },
     Unbind { queue: String, exchange: String, key: String },
-    Delete { name: String, unused: bool },
+    Delete(String),
     Qos(u16),
     Consume { queue: String, tag: String, unsettled: bool, arguments: FieldTable },
     Cancel(String),
@@ -58,9 +58,8 @@ pub(crate) fn queue_unbind(queue: &str, exchange: &str, key: &str) -> Ask {
     Ask::Unbind { queue: queue.into(), exchange: exchange.into(), key: key.into() }
 }
 
-/// `unused`: only if it has no consumers.
-pub(crate) fn queue_delete(name: &str, unused: bool) -> Ask {
-    Ask::Delete { name: name.into(), unused }
+pub(crate) fn queue_delete(name: &str) -> Ask {
+    Ask::Delete(name.into())
 }
 
 pub(crate) fn qos(prefetch: u16) -> Ask {
@@ -106,10 +105,9 @@ impl Ask {
                 channel.queue_unbind(queue.into(), exchange.into(), key.into(), none()).await?;
                 Answer::Done
             }
-            Self::Delete { name, unused } => {
-                let options = QueueDeleteOptions { if_unused: unused, ..Default::default() };
-                Answer::Deleted { messages: channel.queue_delete(name.into(), options).await? }
-            }
+            Self::Delete(name) => Answer::Deleted {
+                messages: channel.queue_delete(name.into(), QueueDeleteOptions::default()).await?,
+            },
             Self::Qos(prefetch) => {
                 channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
                 Answer::Done
