@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     task::Poll,
     time::Duration,
 };
@@ -52,6 +52,8 @@ pub(super) struct Inner {
     state: Mutex<State>,
     sent: mpsc::Sender<Sent>,
     settling: Notify,
+    /// An exchange where nothing is bound to the empty key.
+    probed: OnceLock<String>,
     gone: CancellationToken,
     lost: CancellationToken,
 }
@@ -98,12 +100,14 @@ impl Channel {
             state: Mutex::default(),
             sent,
             settling: Notify::new(),
+            probed: OnceLock::new(),
             gone: CancellationToken::new(),
             lost: CancellationToken::new(),
         });
         let (weak, lost) = (Arc::downgrade(&inner), inner.lost.clone());
         tokio::spawn(async move {
-            if let Some(error) = confirm::tell(lapin, sending, lost).await
+            let probe = || weak.upgrade().is_some_and(|inner| inner.probe());
+            if let Some(error) = confirm::tell(sending, lost, probe).await
                 && let Some(inner) = weak.upgrade()
             {
                 inner.lose(Fault::of(&error));
@@ -122,6 +126,10 @@ impl Channel {
     pub(crate) fn call(&self, question: &Ask) -> impl Future<Output = Result<Answer, Fault>> + use<> {
         let inner = self.inner().clone();
         let fault = inner.state().fault.clone();
+        if let Ask::Confirm { probe } = question {
+            // Asked once.
+            let _ = inner.probed.set(probe.clone());
+        }
         let mut asking = Box::pin(question.clone().of(inner.lapin.clone()));
         let begun = if fault.is_none() { begin(asking.as_mut()) } else { Poll::Pending };
         async move {
@@ -161,33 +169,11 @@ impl Channel {
         exchange: &str,
         key: &str,
         mandatory: bool,
-        mut properties: Properties,
+        properties: Properties,
         body: &[u8],
         share: OwnedSemaphorePermit,
     ) -> Result<oneshot::Receiver<Verdict>, Fault> {
-        let inner = self.inner();
-        let mut state = inner.state();
-        if state.fault.is_some() {
-            return Err(Fault::NotSent);
-        }
-        // There is room for as many as there are shares.
-        let Ok(room) = inner.sent.try_reserve() else { return Err(Fault::NotSent) };
-        let number = state.last + 1;
-        properties.correlation = number.to_string();
-        let sending = inner.post(exchange, key, mandatory, &properties, body);
-        match confirm::send(number, sending) {
-            Ok(speaking) => {
-                state.last = number;
-                let (who, verdict) = oneshot::channel();
-                room.send(Sent { number, who, share, speaking });
-                Ok(verdict)
-            }
-            Err(error) => {
-                drop(state);
-                inner.lose(Fault::of(&error));
-                Err(Fault::NotSent)
-            }
-        }
+        self.inner().publish(exchange, key, mandatory, properties, body, Some(share))
     }
 
     /// Publishes where nothing confirms.
@@ -251,6 +237,45 @@ impl Channel {
 }
 
 impl Inner {
+    fn publish(
+        &self,
+        exchange: &str,
+        key: &str,
+        mandatory: bool,
+        mut properties: Properties,
+        body: &[u8],
+        share: Option<OwnedSemaphorePermit>,
+    ) -> Result<oneshot::Receiver<Verdict>, Fault> {
+        let mut state = self.state();
+        if state.fault.is_some() {
+            return Err(Fault::NotSent);
+        }
+        // There is room for as many as there are shares.
+        let Ok(room) = self.sent.try_reserve() else { return Err(Fault::NotSent) };
+        let number = state.last + 1;
+        properties.correlation = number.to_string();
+        let sending = self.post(exchange, key, mandatory, &properties, body);
+        match confirm::send(number, sending) {
+            Ok(speaking) => {
+                state.last = number;
+                let (who, verdict) = oneshot::channel();
+                room.send(Sent { number, mandatory, who, share, speaking });
+                Ok(verdict)
+            }
+            Err(error) => {
+                drop(state);
+                self.lose(Fault::of(&error));
+                Err(Fault::NotSent)
+            }
+        }
+    }
+
+    /// Publishes what nobody wants, so that its confirmation tells that nothing more comes back; whether that went.
+    fn probe(&self) -> bool {
+        let exchange = self.probed.get().map(String::as_str).unwrap_or_default();
+        self.publish(exchange, "", false, Properties::default(), b"", None).is_ok()
+    }
+
     fn post(
         &self,
         exchange: &str,

@@ -1,9 +1,10 @@
 //! What became of what a channel published.
 //!
-//! RabbitMQ returns an unroutable message before it confirms it. lapin (4.12.3) hands each returned message to whichever
-//! confirmation it resolves next, and walks those that one frame confirms in no order, so that what a confirmation carries
-//! may belong to another message. Here nothing is told before all that lapin resolved together with it has been seen,
-//! and a returned message is known by the number that it bears itself.
+//! RabbitMQ returns an unroutable message before it confirms it. lapin (4.12.3) keeps returned messages in a row and hands
+//! the oldest to whichever confirmation it resolves next, so what a confirmation carries may belong to another message, and
+//! what belongs to it may come with a later one. Here a returned message is known by the number that it bears, and a
+//! mandatory message counts as routed only when the row is known to have been empty since: when its own confirmation
+//! carried nothing, or that of a message which was published later. Where no later one comes, a probe is published.
 
 use std::{collections::HashMap, pin::Pin, task::Poll};
 
@@ -33,9 +34,11 @@ pub(super) type Speaking = Pin<Box<dyn Future<Output = Spoken> + Send>>;
 /// A message that was sent.
 pub(super) struct Sent {
     pub(super) number: u64,
+    /// It comes back when nobody wants it.
+    pub(super) mandatory: bool,
     pub(super) who: oneshot::Sender<Verdict>,
     /// Its share of what may be under way, however soon its publisher leaves.
-    pub(super) share: OwnedSemaphorePermit,
+    pub(super) share: Option<OwnedSemaphorePermit>,
     pub(super) speaking: Speaking,
 }
 
@@ -44,22 +47,27 @@ pub(super) struct Sent {
 struct Confirms {
     open: HashMap<u64, Open>,
     speaking: FuturesUnordered<Speaking>,
-    /// Confirmed, and not told yet.
-    spoken: Vec<(u64, bool)>,
+    /// The number of the last message that was sent.
+    last: u64,
+    /// Confirmed, and told when all that lapin has resolved is heard.
+    certain: Vec<(u64, Verdict)>,
+    /// Confirmed as stored or not, but their return may still come, with the last number that was sent when that was heard.
+    doubtful: Vec<(u64, bool, u64)>,
 }
 
 struct Open {
     who: oneshot::Sender<Verdict>,
+    mandatory: bool,
     returned: bool,
-    _share: OwnedSemaphorePermit,
+    _share: Option<OwnedSemaphorePermit>,
 }
 
 /// Tells publishers what became of their messages until the channel is `lost`; gives the error that told so, if one did.
-/// Who is not told by then knows by that.
+/// Who is not told by then knows by that. `probe` publishes a message that nobody wants and that does not come back.
 pub(super) async fn tell(
-    channel: lapin::Channel,
     mut sent: mpsc::Receiver<Sent>,
     lost: CancellationToken,
+    probe: impl Fn() -> bool,
 ) -> Option<lapin::Error> {
     let mut confirms = Confirms::default();
     loop {
@@ -73,36 +81,30 @@ pub(super) async fn tell(
                     Ok(())
                 }
                 // The channel is closing; what was sent still gets its word.
-                None if confirms.speaking.is_empty() => return None,
                 None => match confirms.speaking.next().await {
                     Some(spoken) => confirms.hear(spoken),
-                    None => Ok(()),
+                    None => return None,
                 },
             },
         };
-        let told = heard.and_then(|()| {
-            while let Ok(message) = sent.try_recv() {
-                confirms.enter(message);
-            }
-            confirms.hear_all()?;
-            confirms.tell(|| together(&channel))
-        });
-        if let Err(error) = told {
+        while let Ok(message) = sent.try_recv() {
+            confirms.enter(message);
+        }
+        if let Err(error) = heard.and_then(|()| confirms.hear_all()) {
             return Some(error);
+        }
+        confirms.tell();
+        if confirms.needs_probe() && !probe() {
+            return None;
         }
     }
 }
 
-/// Returns when lapin has resolved all that one frame confirms: it does so under the lock that this takes.
-fn together(channel: &lapin::Channel) {
-    // Whatever it says: it waits for the last message only after the lock.
-    let _ = begin(std::pin::pin!(channel.wait_for_confirms()));
-}
-
 impl Confirms {
     fn enter(&mut self, message: Sent) {
-        let Sent { number, who, share, speaking } = message;
-        self.open.insert(number, Open { who, returned: false, _share: share });
+        let Sent { number, mandatory, who, share, speaking } = message;
+        self.last = number;
+        self.open.insert(number, Open { who, mandatory, returned: false, _share: share });
         self.speaking.push(speaking);
     }
 
@@ -112,16 +114,30 @@ impl Confirms {
             Confirmation::Nack(returned) => (returned, false),
             Confirmation::NotRequested => (None, true),
         };
-        if let Some(open) =
-            returned.as_ref().and_then(number_of).and_then(|number| self.open.get_mut(&number))
-        {
-            open.returned = true;
+        let empty = returned.is_none();
+        if let Some(returned) = returned.as_ref().and_then(number_of) {
+            if let Some(open) = self.open.get_mut(&returned) {
+                open.returned = true;
+            }
+            if let Some(at) = self.doubtful.iter().position(|(number, ..)| *number == returned) {
+                self.doubtful.swap_remove(at);
+                self.certain.push((returned, Verdict::Returned));
+            }
         }
-        self.spoken.push((number, stored));
+        if empty {
+            // Whatever was confirmed before this one was sent has come back by now, if it comes back at all.
+            let certain = self.doubtful.extract_if(.., |(_, _, last)| *last < number);
+            self.certain.extend(certain.map(|(number, stored, _)| (number, word_of(stored))));
+        }
+        match self.open.get(&number) {
+            Some(open) if open.returned => self.certain.push((number, Verdict::Returned)),
+            Some(open) if open.mandatory && !empty => self.doubtful.push((number, stored, self.last)),
+            _ => self.certain.push((number, word_of(stored))),
+        }
         Ok(())
     }
 
-    /// All that lapin has resolved by now.
+    /// All that lapin has resolved by now: of what it resolves at one time the order is not known.
     fn hear_all(&mut self) -> lapin::Result<()> {
         let mut pauses = 0;
         // It may pause between much work.
@@ -138,24 +154,23 @@ impl Confirms {
         Ok(())
     }
 
-    fn tell(&mut self, together: impl Fn()) -> lapin::Result<()> {
-        while !self.spoken.is_empty() {
-            let certain = std::mem::take(&mut self.spoken);
-            together();
-            self.hear_all()?;
-            for (number, stored) in certain {
-                let Some(open) = self.open.remove(&number) else { continue };
-                let verdict = match (open.returned, stored) {
-                    (true, _) => Verdict::Returned,
-                    (false, true) => Verdict::Stored,
-                    (false, false) => Verdict::Refused,
-                };
-                // Whoever published may have left.
-                let _ = open.who.send(verdict);
-            }
+    fn tell(&mut self) {
+        for (number, verdict) in self.certain.drain(..) {
+            let Some(open) = self.open.remove(&number) else { continue };
+            let verdict = if open.returned { Verdict::Returned } else { verdict };
+            // Whoever published may have left.
+            let _ = open.who.send(verdict);
         }
-        Ok(())
     }
+
+    /// Whether nothing under way will end a doubt.
+    fn needs_probe(&self) -> bool {
+        !self.doubtful.is_empty() && self.speaking.is_empty()
+    }
+}
+
+fn word_of(stored: bool) -> Verdict {
+    if stored { Verdict::Stored } else { Verdict::Refused }
 }
 
 /// The number that a message bears.

@@ -17,6 +17,7 @@ use lapin::{
 };
 use rustls::{AlertDescription, CertificateError, ClientConfig, pki_types::ServerName};
 use tokio::{
+    io::AsyncReadExt,
     net::{TcpStream, lookup_host},
     time::timeout,
 };
@@ -24,6 +25,8 @@ use tokio_rustls::TlsConnector;
 
 use super::{connection::Connection, fault::Fault, start};
 
+/// For how long a server is heard out that may want a certificate.
+const REFUSAL: Duration = Duration::from_millis(100);
 /// In seconds; twice that without a word and the other is taken for dead.
 const HEARTBEAT: u16 = 6;
 
@@ -161,7 +164,13 @@ impl Dialer {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             Error::config(format!("bus_uri names host {host:?}: no certificate can be for it"))
         })?;
-        let stream = TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(failed)?;
+        let mut stream = TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(failed)?;
+        if !tls.client_auth_cert_resolver.has_certs() {
+            // A server that wants one says so only now, and nobody hears it who speaks first.
+            if let Ok(heard) = timeout(REFUSAL, stream.read_u8()).await {
+                return Err(failed(heard.err().unwrap_or_else(|| io::ErrorKind::InvalidData.into())));
+            }
+        }
         start::ask(self, place, stream).await
     }
 

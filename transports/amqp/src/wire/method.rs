@@ -22,7 +22,7 @@ pub(crate) enum Ask {
     Qos(u16),
     Consume { queue: String, tag: String, unsettled: bool, arguments: FieldTable },
     Cancel(String),
-    Confirm,
+    Confirm { probe: String },
 }
 
 /// An answer.
@@ -75,8 +75,9 @@ pub(crate) fn cancel(tag: &str) -> Ask {
     Ask::Cancel(tag.into())
 }
 
-pub(crate) fn confirm_select() -> Ask {
-    Ask::Confirm
+/// From then on what is published is confirmed. `probe`: an exchange where nothing is bound to the empty key.
+pub(crate) fn confirm_select(probe: &str) -> Ask {
+    Ask::Confirm { probe: probe.into() }
 }
 
 impl Ask {
@@ -121,7 +122,7 @@ impl Ask {
                 channel.basic_cancel(tag.into(), BasicCancelOptions::default()).await?;
                 Answer::Done
             }
-            Self::Confirm => {
+            Self::Confirm { .. } => {
                 channel.confirm_select(ConfirmSelectOptions::default()).await?;
                 Answer::Done
             }
