@@ -107,7 +107,12 @@ impl Channel {
         let (weak, lost) = (Arc::downgrade(&inner), inner.lost.clone());
         tokio::spawn(async move {
             let probe = || weak.upgrade().is_some_and(|inner| inner.probe());
-            if let Some(error) = confirm::tell(sending, lost, probe).await
+            let all_entered = || {
+                if let Some(inner) = weak.upgrade() {
+                    drop(inner.state());
+                }
+            };
+            if let Some(error) = confirm::tell(sending, lost, probe, all_entered).await
                 && let Some(inner) = weak.upgrade()
             {
                 inner.lose(Fault::of(&error));

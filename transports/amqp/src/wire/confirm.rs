@@ -6,7 +6,11 @@
 //! mandatory message counts as routed only when the row is known to have been empty since: when its own confirmation
 //! carried nothing, or that of a message which was published later. Where no later one comes, a probe is published.
 
-use std::{collections::HashMap, pin::Pin, task::Poll};
+use std::{
+    collections::{HashMap, HashSet},
+    pin::Pin,
+    task::Poll,
+};
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{Confirmation, message::BasicReturnMessage};
@@ -46,6 +50,8 @@ pub(super) struct Sent {
 #[derive(Default)]
 struct Confirms {
     open: HashMap<u64, Open>,
+    /// Came back before we were told that they were sent.
+    early: HashSet<u64>,
     speaking: FuturesUnordered<Speaking>,
     /// The number of the last message that was sent.
     last: u64,
@@ -63,11 +69,13 @@ struct Open {
 }
 
 /// Tells publishers what became of their messages until the channel is `lost`; gives the error that told so, if one did.
-/// Who is not told by then knows by that. `probe` publishes a message that nobody wants and that does not come back.
+/// Who is not told by then knows by that. `probe` publishes a message that nobody wants and that does not come back;
+/// `all_entered` returns when what lapin was given before is in `sent`.
 pub(super) async fn tell(
     mut sent: mpsc::Receiver<Sent>,
     lost: CancellationToken,
     probe: impl Fn() -> bool,
+    all_entered: impl Fn(),
 ) -> Option<lapin::Error> {
     let mut confirms = Confirms::default();
     loop {
@@ -87,13 +95,21 @@ pub(super) async fn tell(
                 },
             },
         };
-        while let Ok(message) = sent.try_recv() {
-            confirms.enter(message);
-        }
         if let Err(error) = heard.and_then(|()| confirms.hear_all()) {
             return Some(error);
         }
-        confirms.tell();
+        while !confirms.certain.is_empty() {
+            let certain = std::mem::take(&mut confirms.certain);
+            // What was confirmed before these may have been sent a moment ago, and may carry what came back of them.
+            all_entered();
+            while let Ok(message) = sent.try_recv() {
+                confirms.enter(message);
+            }
+            if let Err(error) = confirms.hear_all() {
+                return Some(error);
+            }
+            confirms.tell(certain);
+        }
         if confirms.needs_probe() && !probe() {
             return None;
         }
@@ -104,7 +120,8 @@ impl Confirms {
     fn enter(&mut self, message: Sent) {
         let Sent { number, mandatory, who, share, speaking } = message;
         self.last = number;
-        self.open.insert(number, Open { who, mandatory, returned: false, _share: share });
+        let returned = self.early.remove(&number);
+        self.open.insert(number, Open { who, mandatory, returned, _share: share });
         self.speaking.push(speaking);
     }
 
@@ -116,8 +133,10 @@ impl Confirms {
         };
         let empty = returned.is_none();
         if let Some(returned) = returned.as_ref().and_then(number_of) {
-            if let Some(open) = self.open.get_mut(&returned) {
-                open.returned = true;
+            match self.open.get_mut(&returned) {
+                Some(open) => open.returned = true,
+                None if returned > self.last => drop(self.early.insert(returned)),
+                None => tracing::error!("a message came back that was told to be routed"),
             }
             if let Some(at) = self.doubtful.iter().position(|(number, ..)| *number == returned) {
                 self.doubtful.swap_remove(at);
@@ -154,8 +173,8 @@ impl Confirms {
         Ok(())
     }
 
-    fn tell(&mut self) {
-        for (number, verdict) in self.certain.drain(..) {
+    fn tell(&mut self, certain: Vec<(u64, Verdict)>) {
+        for (number, verdict) in certain {
             let Some(open) = self.open.remove(&number) else { continue };
             let verdict = if open.returned { Verdict::Returned } else { verdict };
             // Whoever published may have left.
