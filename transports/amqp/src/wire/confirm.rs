@@ -1,6 +1,6 @@
 //! What became of what a channel published.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -18,9 +18,8 @@ pub(crate) enum Verdict {
 /// What waits for its verdict, by the number of the message on its channel.
 #[derive(Debug, Default)]
 pub(super) struct Confirms {
-    /// All up to here have their verdict.
-    base: u64,
-    pending: VecDeque<Option<Pending>>,
+    last: u64,
+    pending: BTreeMap<u64, Pending>,
 }
 
 #[derive(Debug)]
@@ -34,51 +33,51 @@ struct Pending {
 impl Confirms {
     /// The number of the next message.
     pub(super) fn next(&self) -> u64 {
-        self.base + self.pending.len() as u64 + 1
+        self.last + 1
     }
 
     /// That message was sent.
     pub(super) fn sent(&mut self, share: Option<OwnedSemaphorePermit>) -> oneshot::Receiver<Verdict> {
         let (who, verdict) = oneshot::channel();
-        self.pending.push_back(Some(Pending { who, returned: false, _share: share }));
+        self.last += 1;
+        self.pending.insert(self.last, Pending { who, returned: false, _share: share });
         verdict
     }
 
     /// The message came back; its confirmation is still to come.
     pub(super) fn returned(&mut self, number: u64) {
-        if let Some(Some(pending)) = self.at(number) {
+        if let Some(pending) = self.pending.get_mut(&number) {
             pending.returned = true;
         }
     }
 
     /// The broker has spoken of this message, and with `multiple` of all before it.
     pub(super) fn confirm(&mut self, number: u64, multiple: bool, stored: bool) {
-        let first = if multiple { self.base + 1 } else { number };
-        for number in first..=number.min(self.next() - 1) {
-            if let Some(pending) = self.at(number).and_then(Option::take) {
-                let verdict = match (pending.returned, stored) {
-                    (true, _) => Verdict::Returned,
-                    (false, true) => Verdict::Stored,
-                    (false, false) => Verdict::Refused,
-                };
-                // Whoever published may have left.
-                let _ = pending.who.send(verdict);
+        if multiple {
+            let later = self.pending.split_off(&number.saturating_add(1));
+            for (_, pending) in std::mem::replace(&mut self.pending, later) {
+                pending.tell(stored);
             }
-        }
-        while matches!(self.pending.front(), Some(None)) {
-            self.pending.pop_front();
-            self.base += 1;
+        } else if let Some(pending) = self.pending.remove(&number) {
+            pending.tell(stored);
         }
     }
 
     /// There will be no verdict any more.
     pub(super) fn clear(&mut self) {
-        self.base += self.pending.len() as u64;
         self.pending.clear();
     }
+}
 
-    fn at(&mut self, number: u64) -> Option<&mut Option<Pending>> {
-        self.pending.get_mut(usize::try_from(number.checked_sub(self.base + 1)?).ok()?)
+impl Pending {
+    fn tell(self, stored: bool) {
+        let verdict = match (self.returned, stored) {
+            (true, _) => Verdict::Returned,
+            (false, true) => Verdict::Stored,
+            (false, false) => Verdict::Refused,
+        };
+        // Whoever published may have left.
+        let _ = self.who.send(verdict);
     }
 }
 

@@ -125,12 +125,19 @@ impl Dialer {
                 )),
             };
         }
+        let closed =
+            [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+        let nameless = self.tls.as_ref().is_some_and(|tls| !tls.client_auth_cert_resolver.has_certs());
+        if nameless && closed.contains(&error.kind()) {
+            // Its alert may have been lost with the connection.
+            return forbidden(
+                "it closed the connection at once, as one that wants a certificate of ours: give cert_file and key_file",
+            );
+        }
         let why = match error.kind() {
             io::ErrorKind::ConnectionRefused => "nothing listens there",
             io::ErrorKind::TimedOut => "no answer in time",
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                "it closed the connection at once"
-            }
+            kind if closed.contains(&kind) => "it closed the connection at once",
             _ => "the connection could not be made",
         };
         Error::unavailable(format!("connecting to {place}: {why}: check bus_uri and that the broker runs"))
