@@ -69,8 +69,8 @@ impl Server {
         Self::start(&nats::PROGRAM, settings).await
     }
 
-    /// A RabbitMQ node of its own with these settings: lines of its configuration file (`("heartbeat", "10")`). Takes
-    /// 5 to 15 s to start.
+    /// A RabbitMQ node of its own with these settings: lines of its configuration file (`("heartbeat", "10")`), and
+    /// `plugins`, their names. Takes 5 to 15 s to start.
     pub async fn rabbitmq(settings: &[(&str, &str)]) -> Outcome<Self> {
         Self::start(&rabbitmq::PROGRAM, settings).await
     }

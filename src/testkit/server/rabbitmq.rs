@@ -25,12 +25,16 @@ pub(super) const PROGRAM: Program = Program {
     beside: Some(epmd),
     command: |dir, port, settings| {
         let mut text = format!("listeners.tcp.1 = {}:{port}\n", Ipv4Addr::LOCALHOST);
+        let mut plugins = "";
         for (name, value) in settings {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{name} = {value}");
+            match name.as_str() {
+                "plugins" => plugins = value,
+                // Writing to a string cannot fail.
+                _ => drop(writeln!(text, "{name} = {value}")),
+            }
         }
         fs::write(dir.join("rabbitmq.conf"), text)?;
-        fs::write(dir.join("plugins"), "[].")?;
+        fs::write(dir.join("plugins"), format!("[{plugins}]."))?;
         let mut command = Process::command(Path::new(SCRIPTS).join("rabbitmq-server"));
         at_home(&mut command, dir)?;
         command
