@@ -15,8 +15,10 @@ use tokio::time::Instant;
 const MOST: usize = 10_000;
 /// After so long a difference is forgotten: clocks drift apart by some ms meanwhile.
 const FORGET: Duration = Duration::from_secs(300);
-/// A gap this long in what this process does says that it was stopped.
-const STOPPED: Duration = Duration::from_secs(2);
+/// How often it is looked whether this process was stopped; so much later than that says that it was.
+const TICK: Duration = Duration::from_millis(250);
+/// What the age of a call may be wrong by.
+const SLACK: Duration = Duration::from_millis(500);
 /// For how long after a stop messages may still come that waited for its end.
 const AFTER: Duration = Duration::from_secs(10);
 
@@ -32,7 +34,8 @@ pub(crate) struct Clock {
 pub(crate) struct Ages {
     start: Instant,
     senders: Mutex<HashMap<u64, Ways>>,
-    stopped: Mutex<Option<Instant>>,
+    /// When this process last went on after it was stopped, and for how long it was.
+    stopped: Mutex<Option<(Instant, Duration)>>,
 }
 
 /// The shortest way of this period and of the last, in ms by two clocks.
@@ -66,28 +69,26 @@ impl Ages {
         let mut number = || parts.next().and_then(|part| part.parse::<i64>().ok());
         let (Some(name), Some(sent), Some(wall_then)) = (name, number(), number()) else { return Some(ttl) };
         let now = i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let late = self.late(name, now.saturating_sub(sent));
-        let was_stopped = self.was_stopped();
-        let age = match late {
-            // The broker drops what is over while it waits there. So it waited here, while this process was stopped…
-            Some(age) if age < ttl || was_stopped => age,
+        let stop = self.stop();
+        let age = match self.late(name, now.saturating_sub(sent)) {
+            // The broker drops what is over while it waits there. More than that it can only have waited here, while this
+            // process was stopped…
+            Some(age) if age < ttl || (!stop.is_zero() && age < ttl + stop + SLACK) => age,
             // …or the sender's clock was, and nothing is known.
             Some(_) => {
                 self.forget(name, now.saturating_sub(sent));
                 Duration::ZERO
             }
             // Its first call. Only the clocks on the wall can tell whether it came while we were stopped.
-            None if was_stopped => {
-                Duration::from_millis(u64::try_from(wall().saturating_sub(wall_then)).unwrap_or(0))
+            None => {
+                Duration::from_millis(u64::try_from(wall().saturating_sub(wall_then)).unwrap_or(0)).min(stop)
             }
-            None => Duration::ZERO,
         };
         ttl.checked_sub(age).filter(|left| !left.is_zero())
     }
 
     /// Notices that this process is stopped and goes on. Runs for ever.
     pub(crate) async fn watch(&self) {
-        const TICK: Duration = Duration::from_millis(500);
         let mut last = Instant::now();
         loop {
             tokio::time::sleep(TICK).await;
@@ -96,15 +97,15 @@ impl Ages {
         }
     }
 
-    /// Whether this process was stopped for a while not long ago.
-    pub(crate) fn was_stopped(&self) -> bool {
+    /// For how long this process was stopped, not long ago.
+    pub(crate) fn stop(&self) -> Duration {
         let stopped = *self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        stopped.is_some_and(|at| at.elapsed() < AFTER)
+        stopped.filter(|(at, _)| at.elapsed() < AFTER).map_or(Duration::ZERO, |(_, stop)| stop)
     }
 
     fn tick(&self, since: Duration) {
-        if since > STOPPED {
-            *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        if since > 2 * TICK && since > self.stop() {
+            *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), since));
         }
     }
 

@@ -155,7 +155,7 @@ impl Making {
         let mut confirming = Vec::with_capacity(2);
         for _ in 0..2 {
             let channel = connection.channel(Arc::new(Silent)).await?;
-            channel.call(&method::confirm_select()).await?;
+            channel.call(&method::confirm_select(&self.names.ctl())).await?;
             confirming.push(channel);
         }
         Ok(confirming)

@@ -52,6 +52,7 @@ impl Options {
             vhost: vhost(url.path())?,
             name: name.chars().filter(|c| !c.is_control()).take(64).collect(),
             next: AtomicUsize::new(0),
+            brokers: Default::default(),
         };
         Ok(Self { dialer, place: format!("rabbitmq at {place}") })
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use commissaire::{Address, Error, ErrorKind, Key, Message, Origin, Result, envelope};
 use tokio::{
-    sync::Semaphore,
+    sync::{Mutex, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -25,6 +25,9 @@ const SHARE: usize = 4096;
 /// whether one is there now.
 const COME_BACK: Duration = Duration::from_secs(3);
 const BLINK: Duration = Duration::from_millis(50);
+/// How long to wait for a queue that is just being made, and the most in all.
+const STARTING: Duration = Duration::from_millis(100);
+const STARTED: Duration = Duration::from_secs(1);
 
 pub(crate) struct Publisher {
     names: Names,
@@ -33,6 +36,7 @@ pub(crate) struct Publisher {
     clock: Clock,
     /// Where what is declared on the way is entered.
     registry: Option<Arc<Registry>>,
+    declaring: Mutex<()>,
 }
 
 /// A message on its way to an exchange.
@@ -51,7 +55,14 @@ pub(crate) struct Letter<'a> {
 
 impl Publisher {
     pub(crate) fn new(names: Names, link: Link, registry: Option<Arc<Registry>>) -> Self {
-        Self { names, link, under_way: Arc::new(Semaphore::new(SHARES)), clock: Clock::new(), registry }
+        Self {
+            names,
+            link,
+            under_way: Arc::new(Semaphore::new(SHARES)),
+            clock: Clock::new(),
+            registry,
+            declaring: Mutex::default(),
+        }
     }
 
     pub(crate) async fn publish(&self, message: &Message) -> Result<()> {
@@ -84,7 +95,14 @@ impl Publisher {
                     mandatory: false,
                     ..self.letter(message, &body)
                 };
-                match self.send(&Letter { stored: true, ..letter }, deadline).await {
+                let letter = Letter { stored: true, ..letter };
+                let mut sent = self.send(&letter, deadline).await;
+                if sent == Ok(Verdict::Refused) && Instant::now() + STARTING < deadline {
+                    // Perhaps the queue of a subscription is just being made.
+                    sleep(STARTING).await;
+                    sent = self.send(&letter, deadline).await;
+                }
+                match sent {
                     Ok(Verdict::Refused) => return Err(full(&format!("a durable subscription to {key}"))),
                     sent => sent.map(drop),
                 }
@@ -174,17 +192,53 @@ impl Publisher {
         entry: Option<Entered>,
         deadline: Instant,
     ) -> Result<Verdict, Fault> {
-        match self.send(letter, deadline).await? {
-            Verdict::Returned => {
-                let up = self.link.until(deadline).await.ok_or(Fault::NotSent)?;
-                let bindings = self.names.bindings_of(&queue.name);
-                topology::declare(&up.connection, queue, &bindings).await?;
-                if let (Some(entry), Some(registry)) = (entry, self.registry.clone()) {
-                    tokio::spawn(async move { registry.enter(entry).await });
-                }
-                self.send(letter, deadline).await
+        match self.keep(&queue.name, letter, deadline).await? {
+            Verdict::Returned => {}
+            verdict => return Ok(verdict),
+        }
+        // One declares, and the others find it declared.
+        let declaring = self.declaring.lock();
+        let _declaring = timeout_at(deadline, declaring).await.map_err(|_| Fault::NotSent)?;
+        match self.keep(&queue.name, letter, deadline).await? {
+            Verdict::Returned => {}
+            verdict => return Ok(verdict),
+        }
+        let up = self.link.until(deadline).await.ok_or(Fault::NotSent)?;
+        let bindings = [(letter.exchange.to_owned(), queue.name.clone())];
+        let bindings = if letter.exchange == self.names.work() {
+            self.names.bindings_of(&queue.name)
+        } else {
+            bindings.to_vec()
+        };
+        topology::declare(&up.connection, queue, &bindings).await?;
+        if let (Some(entry), Some(registry)) = (entry, self.registry.clone()) {
+            tokio::spawn(async move { registry.enter(entry).await });
+        }
+        self.keep(&queue.name, letter, deadline).await
+    }
+
+    /// Sends to a queue that stores it, again while it does not take it though it has room: then it is starting.
+    pub(crate) async fn keep(
+        &self,
+        queue: &str,
+        letter: &Letter<'_>,
+        deadline: Instant,
+    ) -> Result<Verdict, Fault> {
+        let start = Instant::now();
+        loop {
+            match self.send(letter, deadline).await? {
+                Verdict::Refused => {}
+                verdict => return Ok(verdict),
             }
-            verdict => Ok(verdict),
+            let up = self.link.until(deadline).await.ok_or(Fault::NotSent)?;
+            let looked = topology::look(&up.connection, queue).await?;
+            let held = looked.map_or(0, |(messages, _)| i64::from(messages));
+            // A policy may allow less, and nobody tells.
+            let now = Instant::now();
+            if held > MOST_STORED / 100 * 99 || now > start + STARTED || now + STARTING >= deadline {
+                return Ok(Verdict::Refused);
+            }
+            sleep(STARTING).await;
         }
     }
 
@@ -265,6 +319,8 @@ pub(crate) fn id(message: &Message) -> String {
 fn full(what: &str) -> Error {
     Error::new(
         ErrorKind::Full,
-        format!("{what} holds {MOST_STORED} messages, the most: start its consumers, or remove it"),
+        format!(
+            "{what} holds as many messages as it may, {MOST_STORED} or what a policy says: start its consumers, or remove it"
+        ),
     )
 }

@@ -20,6 +20,8 @@ use crate::{
 
 /// How often the broker is asked whether all is as it must be.
 const WATCH: Duration = Duration::from_secs(3);
+/// A process that was stopped for this long may have missed events.
+const STOPPED: Duration = Duration::from_secs(4);
 /// How long it may take until a consumer is known to have gone at the broker.
 const LEAVING: Duration = Duration::from_secs(5);
 /// Rests between attempts to make a subscription again.
@@ -226,7 +228,7 @@ impl Reader {
         channel.post(&alive, &self.queue.name, b"")?;
         // What comes back comes before this answer.
         channel.call(&method::qos(self.prefetch)).await?;
-        Ok(channel.has_returned())
+        Ok(channel.has_returned().await)
     }
 
     /// Returns when the subscription is not what it must be any more.
@@ -237,7 +239,7 @@ impl Reader {
                 () = gone.cancelled() => return,
                 () = sleep(WATCH) => {}
             }
-            if self.intake.kind() == &Kind::Events && self.core.ages.was_stopped() {
+            if self.intake.kind() == &Kind::Events && self.core.ages.stop() > STOPPED {
                 self.intake.gap("this process was stopped for a while");
             }
             let Some(up) = self.core.consuming.now() else { continue };

@@ -16,7 +16,6 @@ use crate::{
     bus::{BOUND, Core},
     publish::{Letter, id},
     registry::Entered,
-    topology,
     wire::{Channel, Fault, Verdict},
 };
 
@@ -172,7 +171,7 @@ impl Held {
         let (queue, body) = (core.names.stored(origin), envelope::encode(message));
         let letter = core.publisher.stored(&queue, id(message), &body);
         if after.is_zero() {
-            return core.publisher.send(&letter, deadline).await;
+            return core.publisher.keep(&queue.name, &letter, deadline).await;
         }
         let through = (&core.publisher, &core.publishing, &core.names);
         core.delays.rest(through, &letter, after, deadline).await
@@ -185,7 +184,7 @@ impl Held {
         match origin {
             Origin::Queue(_) => core.publisher.enqueue(&queue, &letter, None, deadline).await,
             // A subscription is made by who reads it, not by who writes to it.
-            Origin::Durable(_) => core.publisher.send(&letter, deadline).await,
+            Origin::Durable(_) => core.publisher.keep(&queue.name, &letter, deadline).await,
         }
     }
 }
@@ -201,20 +200,10 @@ impl Core {
         let (queue, exchange, body) =
             (self.names.dead_of(origin), self.names.dead(), envelope::encode(message));
         let letter = Letter { exchange: &exchange, ..self.publisher.stored(&queue, id(message), &body) };
-        match self.publisher.send(&letter, deadline).await? {
-            Verdict::Returned => {
-                let up = self.publishing.until(deadline).await.ok_or(Fault::NotSent)?;
-                let bindings = [(exchange.clone(), queue.name.clone())];
-                topology::declare(&up.connection, &queue, &bindings).await?;
-                let (kind, name) = match origin {
-                    Origin::Queue(key) => ("queue", key.to_string()),
-                    Origin::Durable(name) => ("durable", name.to_string()),
-                };
-                let (registry, kind) = (self.registry.clone(), kind.to_owned());
-                tokio::spawn(async move { registry.enter(Entered::Dead { kind, name }).await });
-                self.publisher.send(&letter, deadline).await
-            }
-            verdict => Ok(verdict),
-        }
+        let (kind, name) = match origin {
+            Origin::Queue(key) => ("queue".to_owned(), key.to_string()),
+            Origin::Durable(name) => ("durable".to_owned(), name.to_string()),
+        };
+        self.publisher.enqueue(&queue, &letter, Some(Entered::Dead { kind, name }), deadline).await
     }
 }

@@ -1,28 +1,22 @@
 //! Settling what a channel was handed: as few frames as can be, none of them held back for long.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 
 /// For how long an acknowledgement may wait for older ones to be settled with it.
 const STRAGGLE: Duration = Duration::from_millis(50);
 
-/// What the deliveries of one channel have come to, by their tags.
+/// What the deliveries of one channel have come to, by their tags. No larger than what is in hand.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// All tags up to here are settled at the broker.
-    base: u64,
-    slots: VecDeque<Slot>,
+    last: u64,
+    /// Not settled yet.
+    open: BTreeSet<u64>,
+    /// Done, and the broker does not know.
+    acked: BTreeSet<u64>,
     /// Since when the oldest acknowledgement waits behind an open delivery.
     waiting: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
-    Open,
-    Acked,
-    /// Nothing is to be said about it any more.
-    Over,
 }
 
 /// An acknowledgement to be said.
@@ -35,61 +29,42 @@ pub(super) struct Ack {
 impl Ledger {
     /// A delivery came. Tags are given in order from 1.
     pub(super) fn delivered(&mut self) {
-        self.slots.push_back(Slot::Open);
+        self.last += 1;
+        self.open.insert(self.last);
     }
 
     /// It is done. Whether that is news.
     pub(super) fn ack(&mut self, tag: u64) -> bool {
-        let Some(slot) = self.open(tag) else { return false };
-        *slot = Slot::Acked;
-        if self.slots.front() == Some(&Slot::Open) {
-            self.waiting.get_or_insert_with(Instant::now);
-        }
-        true
+        self.open.remove(&tag) && self.acked.insert(tag)
     }
 
     /// It was given back. Whether that is news.
     pub(super) fn over(&mut self, tag: u64) -> bool {
-        let Some(slot) = self.open(tag) else { return false };
-        *slot = Slot::Over;
-        true
+        self.open.remove(&tag)
     }
 
     /// What is to be said now, at the end all there is; and when to ask again.
     pub(super) fn flush(&mut self, now: Instant, end: bool, mut say: impl FnMut(Ack)) -> Option<Instant> {
-        let mut all_to = None;
-        while let Some(slot) = self.slots.front().copied()
-            && slot != Slot::Open
-        {
-            self.slots.pop_front();
-            self.base += 1;
-            if slot == Slot::Acked {
-                all_to = Some(self.base);
-            }
-        }
-        if let Some(tag) = all_to {
+        let behind = match self.open.first() {
+            Some(open) => self.acked.split_off(open),
+            None => BTreeSet::new(),
+        };
+        if let Some(tag) = std::mem::replace(&mut self.acked, behind).pop_last() {
             say(Ack { tag, multiple: true });
         }
-        let behind = self.slots.contains(&Slot::Acked);
-        if !behind {
+        if self.acked.is_empty() {
             self.waiting = None;
             return None;
         }
-        let due = self.waiting.get_or_insert(now).checked_add(STRAGGLE)?;
+        let due = *self.waiting.get_or_insert(now) + STRAGGLE;
         if !end && now < due {
             return Some(due);
         }
         self.waiting = None;
-        for (at, slot) in self.slots.iter_mut().enumerate().filter(|(_, slot)| **slot == Slot::Acked) {
-            *slot = Slot::Over;
-            say(Ack { tag: self.base + 1 + at as u64, multiple: false });
+        for tag in std::mem::take(&mut self.acked) {
+            say(Ack { tag, multiple: false });
         }
         None
-    }
-
-    fn open(&mut self, tag: u64) -> Option<&mut Slot> {
-        let at = usize::try_from(tag.checked_sub(self.base + 1)?).ok()?;
-        self.slots.get_mut(at).filter(|slot| **slot == Slot::Open)
     }
 }
 

@@ -1,28 +1,32 @@
 //! A channel: asks and is answered in order, publishes, consumes with at most one consumer.
 
 use std::{
-    collections::VecDeque,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    task::Poll,
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use commissaire::message::MAX_RECEIVED;
+use futures_util::StreamExt;
+use lapin::{
+    Consumer,
+    options::{BasicAckOptions, BasicNackOptions, BasicPublishOptions},
+};
 use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
-    time::{Instant, timeout},
+    sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     ack::Ledger,
-    confirm::{Confirms, Verdict},
-    connection::{Frame, Shared},
+    begin,
+    confirm::{self, Sent, Verdict},
     fault::Fault,
-    method::{self, Answer, Heard},
+    method::{Answer, Ask},
     properties::Properties,
-    value::Malformed,
 };
 
 /// The most that one answer may take.
@@ -30,7 +34,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// The most that the answer to a farewell may take.
 const GOOD_BYE: Duration = Duration::from_secs(5);
 /// The largest body that is looked at: a message and its envelope.
-const MOST: u64 = MAX_RECEIVED as u64 + 64 * 1024;
+const MOST: usize = MAX_RECEIVED + 64 * 1024;
+/// More than may be under way.
+const UNDER_WAY: usize = 1 << 13;
 
 /// A channel of a connection. Cheap to clone; closed when the last clone is dropped, which gives back what was
 /// delivered and not settled.
@@ -39,16 +45,20 @@ pub(crate) struct Channel(Arc<Handle>);
 
 struct Handle(Arc<Inner>);
 
-/// The channel as its connection knows it.
+/// The channel as its tasks and its connection know it.
 pub(super) struct Inner {
-    id: u16,
-    connection: Arc<Shared>,
+    lapin: lapin::Channel,
     ears: Arc<dyn Ears>,
     state: Mutex<State>,
+    sent: mpsc::Sender<Sent>,
+    settling: Notify,
+    /// An exchange where nothing is bound to the empty key.
+    probed: OnceLock<String>,
     gone: CancellationToken,
+    lost: CancellationToken,
 }
 
-/// What is done with deliveries. Called by the connection's reader: must not wait.
+/// What is done with deliveries. Called by the channel's reader: must not wait.
 pub(crate) trait Ears: Send + Sync {
     fn delivered(&self, delivered: Delivered);
 }
@@ -69,300 +79,290 @@ pub(crate) struct Delivered {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<oneshot::Sender<Result<Answer, Fault>>>,
-    closing: Option<oneshot::Sender<()>>,
-    confirms: Confirms,
     settled: Ledger,
-    /// The writer knows that there is something to settle.
-    settling: bool,
+    /// The number of the last message that was published.
+    last: u64,
     /// Deliveries need no settling.
     unsettled: bool,
-    /// Something published without a confirmation came back.
-    returned: bool,
-    content: Option<Content>,
     /// Why it is gone.
     fault: Option<Fault>,
 }
 
-struct Content {
-    /// Of a delivery its tag, and whether it was delivered before; nothing of what came back.
-    delivery: Option<(u64, bool)>,
-    properties: Option<Properties>,
-    body: BytesMut,
-    left: u64,
-    kept: bool,
-}
-
 impl Channel {
-    /// Opens one on `connection`; deliveries go to `ears`.
-    pub(super) async fn open(connection: &Arc<Shared>, ears: Arc<dyn Ears>) -> Result<Self, Fault> {
-        let inner = connection.enter(|id| {
-            Arc::new(Inner {
-                id,
-                connection: connection.clone(),
-                ears,
-                state: Mutex::default(),
-                gone: CancellationToken::new(),
-            })
-        })?;
-        let channel = Self(Arc::new(Handle(inner)));
-        channel.call(&method::channel_open()).await?;
-        Ok(channel)
+    /// Opens one; deliveries go to `ears`.
+    pub(super) async fn open(connection: &lapin::Connection, ears: Arc<dyn Ears>) -> Result<Self, Fault> {
+        let opened = timeout(ANSWER, connection.create_channel()).await.map_err(|_| Fault::Late)?;
+        let lapin = opened.map_err(|error| Fault::of(&error))?;
+        let (sent, sending) = mpsc::channel(UNDER_WAY);
+        let inner = Arc::new(Inner {
+            lapin: lapin.clone(),
+            ears,
+            state: Mutex::default(),
+            sent,
+            settling: Notify::new(),
+            probed: OnceLock::new(),
+            gone: CancellationToken::new(),
+            lost: CancellationToken::new(),
+        });
+        let (weak, lost) = (Arc::downgrade(&inner), inner.lost.clone());
+        tokio::spawn(async move {
+            let probe = || weak.upgrade().is_some_and(|inner| inner.probe());
+            let all_entered = || {
+                if let Some(inner) = weak.upgrade() {
+                    drop(inner.state());
+                }
+            };
+            if let Some(error) = confirm::tell(sending, lost, probe, all_entered).await
+                && let Some(inner) = weak.upgrade()
+            {
+                inner.lose(Fault::of(&error));
+            }
+        });
+        tokio::spawn(settle(Arc::downgrade(&inner), inner.lost.clone()));
+        Ok(Self(Arc::new(Handle(inner))))
+    }
+
+    /// The channel as its connection knows it.
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.0.0
     }
 
     /// Asks; the question is on its way when this returns, and questions are answered in their order.
-    pub(crate) fn call(&self, question: &[u8]) -> impl Future<Output = Result<Answer, Fault>> + use<> {
-        let inner = &self.0.0;
-        let (who, answer) = oneshot::channel();
-        let mut state = inner.state();
-        let asked = match &state.fault {
-            Some(fault) => Err(fault.clone()),
-            None => inner.connection.say(inner.id, question),
-        };
-        if asked.is_ok() {
-            state.waiting.push_back(who);
+    pub(crate) fn call(&self, question: &Ask) -> impl Future<Output = Result<Answer, Fault>> + use<> {
+        let inner = self.inner().clone();
+        let fault = inner.state().fault.clone();
+        if let Ask::Confirm { probe } = question {
+            // Asked once.
+            let _ = inner.probed.set(probe.clone());
         }
-        drop(state);
+        let mut asking = Box::pin(question.clone().of(inner.lapin.clone()));
+        let begun = if fault.is_none() { begin(asking.as_mut()) } else { Poll::Pending };
         async move {
-            asked?;
-            match timeout(ANSWER, answer).await {
-                Ok(answer) => answer.unwrap_or(Err(Fault::Lost)),
-                Err(_) => Err(Fault::Late),
+            if let Some(fault) = fault {
+                return Err(fault);
+            }
+            let answer = match begun {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => tokio::select! {
+                    biased;
+                    answer = timeout(ANSWER, asking) => answer.map_err(|_| Fault::Late)?,
+                    () = inner.lost.cancelled() => {
+                        return Err(inner.state().fault.clone().unwrap_or(Fault::Lost));
+                    }
+                },
+            };
+            match answer {
+                Ok((answer, consumer)) => {
+                    if let Some(consumer) = consumer {
+                        tokio::spawn(listen(consumer, Arc::downgrade(&inner), inner.lost.clone()));
+                    }
+                    Ok(answer)
+                }
+                Err(error) => {
+                    let fault = Fault::of(&error);
+                    inner.lose(fault.clone());
+                    Err(fault)
+                }
             }
         }
     }
 
-    /// Publishes; the verdict comes only where the channel [confirms](method::confirm_select). Messages go out in the
-    /// order of these calls.
+    /// Publishes; the verdict comes only where the channel [confirms](super::method::confirm_select). Messages go out in
+    /// the order of these calls.
     pub(crate) fn publish(
         &self,
         exchange: &str,
         key: &str,
         mandatory: bool,
-        mut properties: Properties,
+        properties: Properties,
         body: &[u8],
         share: OwnedSemaphorePermit,
     ) -> Result<oneshot::Receiver<Verdict>, Fault> {
-        let inner = &self.0.0;
-        let mut state = inner.state();
-        if state.fault.is_some() {
-            return Err(Fault::NotSent);
-        }
-        properties.correlation = state.confirms.next().to_string();
-        let method = method::publish(exchange, key, mandatory);
-        inner.connection.say_content(inner.id, &method, &properties.write(body.len()), body)?;
-        Ok(state.confirms.sent(Some(share)))
+        self.inner().publish(exchange, key, mandatory, properties, body, Some(share))
     }
 
     /// Publishes where nothing confirms.
     pub(crate) fn post(&self, exchange: &str, key: &str, body: &[u8]) -> Result<(), Fault> {
-        let inner = &self.0.0;
-        let method = method::publish(exchange, key, true);
-        inner.connection.say_content(inner.id, &method, &Properties::default().write(body.len()), body)
+        let mut posting = Box::pin(self.inner().post(exchange, key, true, &Properties::default(), body));
+        match begin(posting.as_mut()) {
+            Poll::Ready(Err(error)) => Err(Fault::of(&error)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether something that was posted came back, as of the last answer.
-    pub(crate) fn has_returned(&self) -> bool {
-        self.0.0.state().returned
+    pub(crate) async fn has_returned(&self) -> bool {
+        // Without confirmations there is nothing to wait for.
+        self.inner().lapin.wait_for_confirms().await.is_ok_and(|returned| !returned.is_empty())
     }
 
     /// Deliveries will need no settling.
     pub(crate) fn unsettled(&self) {
-        self.0.0.state().unsettled = true;
+        self.inner().state().unsettled = true;
     }
 
     /// The delivery of this tag is done; the broker is told soon. An error when it can no longer be told.
     pub(crate) fn ack(&self, tag: u64) -> Result<(), Fault> {
-        let inner = &self.0.0;
+        let inner = self.inner();
         let mut state = inner.state();
         if state.fault.is_some() {
             return Err(Fault::NotSent);
         }
-        if state.settled.ack(tag) && !state.settling {
-            state.settling = true;
-            inner.connection.settle_soon(inner.clone());
+        if state.settled.ack(tag) {
+            inner.settling.notify_one();
         }
         Ok(())
     }
 
     /// Gives the delivery of this tag back to its queue, if it is not settled.
     pub(crate) fn requeue(&self, tag: u64) {
-        let inner = &self.0.0;
+        let inner = self.inner();
         let mut state = inner.state();
         if state.fault.is_none() && state.settled.over(tag) {
             // Without a connection it is back already.
-            let _ = inner.connection.say(inner.id, &method::requeue(tag));
+            let options = BasicNackOptions { multiple: false, requeue: true };
+            let _ = begin(std::pin::pin!(inner.lapin.basic_nack(tag, options)));
         }
     }
 
     /// Closes it: what was settled before is known to the broker when this returns, and the rest is given back.
     pub(crate) async fn close(&self) -> Result<(), Fault> {
-        Inner::close(&self.0.0).await
+        Inner::close(self.inner()).await
     }
 
     /// Is cancelled when nothing more is delivered: the channel is closed, or the broker ended the consumer.
     pub(crate) fn gone(&self) -> CancellationToken {
-        self.0.0.gone.clone()
+        self.inner().gone.clone()
     }
 
     /// Why the broker closed it, if it did.
     pub(crate) fn fault(&self) -> Option<Fault> {
-        self.0.0.state().fault.clone()
+        self.inner().state().fault.clone()
     }
 }
 
 impl Inner {
-    /// Takes a frame of this channel.
-    pub(super) fn hear(self: &Arc<Self>, frame: Frame) -> Result<(), Malformed> {
-        match frame.kind {
-            1 => self.heard(method::read(frame.payload)?),
-            2 => self.header(frame.payload),
-            3 => self.body(&frame.payload),
-            _ => Err(Malformed),
-        }
-    }
-
-    fn heard(self: &Arc<Self>, heard: Heard) -> Result<(), Malformed> {
+    fn publish(
+        &self,
+        exchange: &str,
+        key: &str,
+        mandatory: bool,
+        mut properties: Properties,
+        body: &[u8],
+        share: Option<OwnedSemaphorePermit>,
+    ) -> Result<oneshot::Receiver<Verdict>, Fault> {
         let mut state = self.state();
-        match heard {
-            Heard::Answer(answer) => {
-                if let Some(who) = state.waiting.pop_front() {
-                    // Whoever asked may have left.
-                    let _ = who.send(Ok(answer));
-                }
-            }
-            Heard::Confirm { tag, multiple, stored } => state.confirms.confirm(tag, multiple, stored),
-            Heard::Deliver { tag, redelivered } => {
-                if !state.unsettled {
-                    state.settled.delivered();
-                }
-                state.content = Some(Content::of(Some((tag, redelivered))));
-            }
-            Heard::Return => state.content = Some(Content::of(None)),
-            Heard::Cancelled => self.gone.cancel(),
-            Heard::Flow { active } => {
-                drop(state);
-                let _ = self.connection.say(self.id, &method::flow_ok(active));
-            }
-            Heard::ChannelClose { code, text } => {
-                drop(state);
-                let _ = self.connection.say(self.id, &method::channel_close_ok());
-                self.lose(&Fault::Refused { code, text });
-                self.connection.left(self.id);
-            }
-            Heard::ChannelCloseOk => {
-                if let Some(who) = state.closing.take() {
-                    let _ = who.send(());
-                }
-                drop(state);
-                self.connection.left(self.id);
-            }
-            _ => return Err(Malformed),
+        if state.fault.is_some() {
+            return Err(Fault::NotSent);
         }
-        Ok(())
+        // There is room for as many as there are shares.
+        let Ok(room) = self.sent.try_reserve() else { return Err(Fault::NotSent) };
+        let number = state.last + 1;
+        properties.correlation = number.to_string();
+        let sending = self.post(exchange, key, mandatory, &properties, body);
+        match confirm::send(number, sending) {
+            Ok(speaking) => {
+                state.last = number;
+                let (who, verdict) = oneshot::channel();
+                room.send(Sent { number, mandatory, who, share, speaking });
+                Ok(verdict)
+            }
+            Err(error) => {
+                drop(state);
+                self.lose(Fault::of(&error));
+                Err(Fault::NotSent)
+            }
+        }
     }
 
-    fn header(&self, payload: Bytes) -> Result<(), Malformed> {
+    /// Publishes what nobody wants, so that its confirmation tells that nothing more comes back; whether that went.
+    fn probe(&self) -> bool {
+        let exchange = self.probed.get().map(String::as_str).unwrap_or_default();
+        self.publish(exchange, "", false, Properties::default(), b"", None).is_ok()
+    }
+
+    fn post(
+        &self,
+        exchange: &str,
+        key: &str,
+        mandatory: bool,
+        properties: &Properties,
+        body: &[u8],
+    ) -> impl Future<Output = lapin::Result<lapin::PublisherConfirm>> + Send + use<> {
+        let (channel, exchange, key) = (self.lapin.clone(), exchange.into(), key.into());
+        let (properties, body) = (properties.to_lapin(), Bytes::copy_from_slice(body));
+        let options = BasicPublishOptions { mandatory, immediate: false };
+        async move { channel.basic_publish(exchange, key, options, &body, properties).await }
+    }
+
+    fn hear(&self, delivery: lapin::message::Delivery) {
         let mut state = self.state();
-        let content = state.content.as_mut().ok_or(Malformed)?;
-        let (size, properties) = Properties::read(payload)?;
-        content.kept = content.delivery.is_some() && size <= MOST;
-        if content.kept {
-            content.body.reserve(size as usize);
+        if !state.unsettled {
+            state.settled.delivered();
         }
-        content.left = size;
-        content.properties = Some(properties);
-        self.whole(state);
-        Ok(())
-    }
-
-    fn body(&self, payload: &Bytes) -> Result<(), Malformed> {
-        let mut state = self.state();
-        let content = state.content.as_mut().ok_or(Malformed)?;
-        content.left = content.left.checked_sub(payload.len() as u64).ok_or(Malformed)?;
-        if content.kept {
-            content.body.extend_from_slice(payload);
-        }
-        self.whole(state);
-        Ok(())
-    }
-
-    /// Hands the content on if all of it is there.
-    fn whole(&self, mut state: MutexGuard<'_, State>) {
-        let Some(content) = state.content.take_if(|content| content.left == 0) else { return };
-        let properties = content.properties.unwrap_or_default();
-        match content.delivery {
-            Some((tag, redelivered)) => {
-                drop(state);
-                let body = content.body.freeze();
-                self.ears.delivered(Delivered { tag, redelivered, properties, body });
-            }
-            None => match properties.correlation.parse() {
-                Ok(number) => state.confirms.returned(number),
-                Err(_) => state.returned = true,
-            },
-        }
+        drop(state);
+        let body = if delivery.data.len() > MOST { Bytes::new() } else { delivery.data.into() };
+        self.ears.delivered(Delivered {
+            tag: delivery.delivery_tag,
+            redelivered: delivery.redelivered,
+            properties: Properties::of(&delivery.properties),
+            body,
+        });
     }
 
     /// It is gone; whoever waits is told why.
-    pub(super) fn lose(&self, fault: &Fault) {
+    pub(super) fn lose(&self, fault: Fault) {
         let mut state = self.state();
         if state.fault.is_none() {
-            state.fault = Some(fault.clone());
+            state.fault = Some(fault);
         }
-        state.confirms.clear();
-        state.closing = None;
-        let waiting = std::mem::take(&mut state.waiting);
         drop(state);
-        for who in waiting {
-            let _ = who.send(Err(fault.clone()));
-        }
         self.gone.cancel();
+        self.lost.cancel();
     }
 
     /// Says what was settled, at the `end` all of it; returns when to ask again.
     fn flush(&self, state: &mut State, end: bool) -> Option<Instant> {
         state.settled.flush(Instant::now(), end, |ack| {
             // Without a connection all comes again.
-            let _ = self.connection.say(self.id, &method::ack(ack.tag, ack.multiple));
+            let options = BasicAckOptions { multiple: ack.multiple };
+            let _ = begin(std::pin::pin!(self.lapin.basic_ack(ack.tag, options)));
         })
-    }
-
-    /// Says what was settled; returns when to ask again.
-    pub(super) fn settle(&self) -> Option<Instant> {
-        let mut state = self.state();
-        let later = if state.fault.is_none() { self.flush(&mut state, false) } else { None };
-        state.settling = later.is_some();
-        later
     }
 
     /// Closes the channel; it is on its way when this returns. One that is closed already is well.
     pub(super) fn close(self: &Arc<Self>) -> impl Future<Output = Result<(), Fault>> + use<> {
-        let (who, closed) = oneshot::channel();
-        let left = self.leave(Some(who));
+        let inner = self.clone();
+        let closing = self.leave();
         async move {
-            if left.is_err() {
-                return Ok(());
-            }
-            match timeout(GOOD_BYE, closed).await {
-                Ok(closed) => closed.map_err(|_| Fault::Lost),
+            let Some(mut closing) = closing else { return Ok(()) };
+            let closed = match timeout(GOOD_BYE, closing.as_mut()).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err(Fault::Lost),
                 Err(_) => Err(Fault::Late),
-            }
+            };
+            inner.lost.cancel();
+            closed
         }
     }
 
-    fn leave(self: &Arc<Self>, who: Option<oneshot::Sender<()>>) -> Result<(), Fault> {
+    /// Begins to close it, if it is open.
+    fn leave(&self) -> Option<Closing> {
         let mut state = self.state();
         if state.fault.is_some() {
-            return Err(Fault::NotSent);
+            return None;
         }
-        state.closing = who;
         state.fault = Some(Fault::NotSent);
         self.flush(&mut state, true);
-        let said = self.connection.say(self.id, &method::channel_close());
+        let channel = self.lapin.clone();
+        let mut closing: Closing = Box::pin(async move { channel.close(200, "OK".into()).await });
+        let begun = begin(closing.as_mut());
         drop(state);
         self.gone.cancel();
-        said
+        Some(match begun {
+            Poll::Ready(closed) => Box::pin(std::future::ready(closed)),
+            Poll::Pending => closing,
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -370,16 +370,53 @@ impl Inner {
     }
 }
 
-impl Content {
-    fn of(delivery: Option<(u64, bool)>) -> Self {
-        Self { delivery, properties: None, body: BytesMut::new(), left: 0, kept: false }
+type Closing = std::pin::Pin<Box<dyn Future<Output = lapin::Result<()>> + Send>>;
+
+/// Hands on what is delivered until nothing more is.
+async fn listen(mut consumer: Consumer, inner: Weak<Inner>, lost: CancellationToken) {
+    loop {
+        let next = tokio::select! {
+            next = consumer.next() => next,
+            () = lost.cancelled() => return,
+        };
+        let Some(inner) = inner.upgrade() else { return };
+        match next {
+            Some(Ok(delivery)) => inner.hear(delivery),
+            Some(Err(error)) => return inner.lose(Fault::of(&error)),
+            // The broker has ended it: what is in hand can still be settled.
+            None => return inner.gone.cancel(),
+        }
+    }
+}
+
+/// Tells the broker what was settled, much at one time.
+async fn settle(inner: Weak<Inner>, lost: CancellationToken) {
+    let mut later = None;
+    loop {
+        let Some(channel) = inner.upgrade() else { return };
+        let due = async {
+            match later {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = channel.settling.notified() => {}
+            () = due => {}
+            () = lost.cancelled() => return,
+        }
+        // What is settled at the same moment goes together.
+        tokio::task::yield_now().await;
+        let mut state = channel.state();
+        later = if state.fault.is_none() { channel.flush(&mut state, false) } else { None };
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         // Without a connection it is closed already.
-        let _ = self.0.leave(None);
+        drop(self.0.leave());
+        self.0.lost.cancel();
     }
 }
 
@@ -389,6 +426,6 @@ impl Ears for Silent {
 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "channel {}", self.0.0.id)
+        write!(f, "channel {}", self.inner().lapin.id())
     }
 }

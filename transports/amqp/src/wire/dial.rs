@@ -1,27 +1,34 @@
 //! Dialling: TCP, TLS, and who we say that we are.
 
 use std::{
+    collections::HashMap,
     fmt, io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use commissaire::{Error, ErrorKind, Result};
+use lapin::{
+    AsyncTcpStream, ConnectionProperties,
+    uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism},
+};
 use rustls::{AlertDescription, CertificateError, ClientConfig, pki_types::ServerName};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    io::AsyncReadExt,
+    net::{TcpStream, lookup_host},
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
 
-use super::{connection::Connection, handshake::shake};
+use super::{connection::Connection, fault::Fault, start};
 
-pub(super) type Reading = Box<dyn AsyncRead + Send + Unpin>;
-pub(super) type Writing = Box<dyn AsyncWrite + Send + Unpin>;
+/// For how long a server is heard out that may want a certificate.
+const REFUSAL: Duration = Duration::from_millis(100);
+/// In seconds; twice that without a word and the other is taken for dead.
+const HEARTBEAT: u16 = 6;
 
 /// The most that one dial may take, to the end of the handshake.
 const DIAL: Duration = Duration::from_secs(5);
@@ -37,6 +44,8 @@ pub(crate) struct Dialer {
     pub(crate) name: String,
     /// The node to try next.
     pub(crate) next: AtomicUsize,
+    /// Product and version of the nodes that were asked.
+    pub(crate) brokers: Mutex<HashMap<String, String>>,
 }
 
 /// How to log in.
@@ -81,60 +90,154 @@ impl Dialer {
     }
 
     async fn connect(&self, place: &str, host: &str, port: u16) -> Result<Connection> {
-        let failed = |error: io::Error| self.failed(place, &error);
-        let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
-        let Some(tls) = &self.tls else {
-            let (reading, writing) = stream.into_split();
-            return shake(self, place, Box::new(reading), Box::new(writing)).await;
+        let known = self.brokers.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned();
+        let broker = match known {
+            Some(broker) => broker,
+            None => {
+                let broker = self.ask(place, host, port).await?;
+                let mut brokers = self.brokers.lock().unwrap_or_else(PoisonError::into_inner);
+                brokers.entry(place.to_owned()).or_insert(broker).clone()
+            }
         };
+        let failed: Arc<Mutex<Option<Error>>> = Arc::default();
+        let (tls, noted, dialled) = (self.tls.clone(), failed.clone(), place.to_owned());
+        let connect = async move |uri: AMQPUri, runtime| {
+            let authority = uri.authority;
+            let made = async {
+                let mut refused = io::ErrorKind::NotFound.into();
+                for place in lookup_host((authority.host.as_str(), authority.port)).await? {
+                    match AsyncTcpStream::connect(&runtime, place).await {
+                        Err(error) => refused = error,
+                        Ok(stream) => {
+                            return match &tls {
+                                Some(tls) => stream.into_rustls(&tls.clone().into(), &authority.host).await,
+                                None => Ok(stream),
+                            };
+                        }
+                    }
+                }
+                Err(refused)
+            };
+            made.await.map_err(|error: io::Error| {
+                *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed_to(&dialled, &error));
+                lapin::Error::from(error)
+            })
+        };
+        let runtime =
+            lapin::runtime::default_runtime().map_err(|_| Error::config("amqp needs a tokio runtime"))?;
+        let properties = ConnectionProperties::default().with_connection_name(self.name.as_str().into());
+        let made = lapin::Connection::connector(self.uri(host, port), runtime, connect, properties).await;
+        let noted = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match made {
+            Ok(connection) => Ok(Connection::start(connection, broker)),
+            Err(error) => Err(noted.unwrap_or_else(|| self.refused(place, &error))),
+        }
+    }
+
+    /// What lapin is told. Holds the password.
+    fn uri(&self, host: &str, port: u16) -> AMQPUri {
+        let (username, password, mechanism) = match &self.login {
+            Login::Plain { user, password } => (user.clone(), password.clone(), SASLMechanism::Plain),
+            Login::External => (String::new(), String::new(), SASLMechanism::External),
+        };
+        AMQPUri {
+            scheme: AMQPScheme::AMQP,
+            authority: AMQPAuthority {
+                userinfo: AMQPUserInfo { username, password },
+                host: host.to_owned(),
+                port,
+            },
+            vhost: self.vhost.clone(),
+            query: AMQPQueryString {
+                heartbeat: Some(HEARTBEAT),
+                auth_mechanism: Some(mechanism),
+                ..Default::default()
+            },
+        }
+    }
+
+    /// Asks the node at `place` who it is.
+    async fn ask(&self, place: &str, host: &str, port: u16) -> Result<String> {
+        let failed = |error: io::Error| failed_to(place, &error);
+        let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
+        let Some(tls) = &self.tls else { return start::ask(self, place, stream).await };
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             Error::config(format!("bus_uri names host {host:?}: no certificate can be for it"))
         })?;
-        let stream = TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(failed)?;
-        let (reading, writing) = tokio::io::split(stream);
-        shake(self, place, Box::new(reading), Box::new(writing)).await
+        let mut stream = TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(failed)?;
+        if !tls.client_auth_cert_resolver.has_certs() {
+            // A server that wants one says so only now, and nobody hears it who speaks first.
+            if let Ok(heard) = timeout(REFUSAL, stream.read_u8()).await {
+                return Err(failed(heard.err().unwrap_or_else(|| io::ErrorKind::InvalidData.into())));
+            }
+        }
+        start::ask(self, place, stream).await
     }
 
-    /// Why a connection to `place` could not be made.
-    pub(super) fn failed(&self, place: &str, error: &io::Error) -> Error {
-        let forbidden = |why: &str| Error::new(ErrorKind::Forbidden, format!("connecting to {place}: {why}"));
-        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            return match tls {
-                rustls::Error::InvalidCertificate(why) => forbidden(match why {
-                    CertificateError::UnknownIssuer => {
-                        "its certificate is of an unknown authority: give ca_file"
-                    }
-                    CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                        "its certificate is for another name"
-                    }
-                    CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                        "its certificate has expired"
-                    }
-                    CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                        "its certificate is not valid yet"
-                    }
-                    _ => "its certificate was refused",
-                }),
-                rustls::Error::AlertReceived(
-                    AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure,
-                ) => forbidden("it wants a certificate of ours: give cert_file and key_file"),
-                rustls::Error::AlertReceived(_) => forbidden("it refused our certificate or our TLS"),
-                _ => Error::unavailable(format!(
-                    "connecting to {place}: it does not speak TLS there: check the port"
-                )),
-            };
+    /// Why the broker would not have us. Its texts name user and virtual host, never the password.
+    fn refused(&self, place: &str, error: &lapin::Error) -> Error {
+        match Fault::of(error) {
+            Fault::Refused { code: 403, .. } => Error::new(
+                ErrorKind::Forbidden,
+                format!(
+                    "connecting to {place}: it refused the user, the password or the certificate of bus_uri"
+                ),
+            ),
+            Fault::Refused { code: 530, text } if text.contains("not found") => Error::config(format!(
+                "connecting to {place}: it has no virtual host {:?}: check the path of bus_uri",
+                self.vhost
+            )),
+            Fault::Refused { code: 530, .. } => Error::new(
+                ErrorKind::Forbidden,
+                format!(
+                    "connecting to {place}: it refuses this user on virtual host {:?}: give the user permissions there",
+                    self.vhost
+                ),
+            ),
+            Fault::Refused { code, .. } => Error::unavailable(format!(
+                "connecting to {place}: it closed the connection with code {code}"
+            )),
+            _ => failed_to(place, &io::ErrorKind::UnexpectedEof.into()),
         }
-        let why = match error.kind() {
-            io::ErrorKind::ConnectionRefused => "nothing listens there",
-            io::ErrorKind::TimedOut => "no answer in time",
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                "it closed the connection at once"
-            }
-            _ => "the connection could not be made",
-        };
-        Error::unavailable(format!("connecting to {place}: {why}: check bus_uri and that the broker runs"))
     }
+}
+
+/// Why a connection to `place` could not be made.
+pub(super) fn failed_to(place: &str, error: &io::Error) -> Error {
+    let forbidden = |why: &str| Error::new(ErrorKind::Forbidden, format!("connecting to {place}: {why}"));
+    if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return match tls {
+            rustls::Error::InvalidCertificate(why) => forbidden(match why {
+                CertificateError::UnknownIssuer => "its certificate is of an unknown authority: give ca_file",
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                    "its certificate is for another name"
+                }
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    "its certificate has expired"
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    "its certificate is not valid yet"
+                }
+                _ => "its certificate was refused",
+            }),
+            rustls::Error::AlertReceived(
+                AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure,
+            ) => forbidden("it wants a certificate of ours: give cert_file and key_file"),
+            rustls::Error::AlertReceived(_) => forbidden("it refused our certificate or our TLS"),
+            _ => Error::unavailable(format!(
+                "connecting to {place}: it does not speak TLS there: check the port"
+            )),
+        };
+    }
+    let why = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "nothing listens there",
+        io::ErrorKind::TimedOut => "no answer in time",
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            "it closed the connection at once"
+        }
+        _ => "the connection could not be made",
+    };
+    Error::unavailable(format!("connecting to {place}: {why}: check bus_uri and that the broker runs"))
 }
 
 impl fmt::Debug for Dialer {

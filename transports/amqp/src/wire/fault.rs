@@ -1,6 +1,7 @@
 //! Why something could not be done at the broker.
 
 use commissaire::{Error, ErrorKind};
+use lapin::ErrorKind as Said;
 
 /// Why an answer is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,21 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// What lapin says.
+    pub(super) fn of(error: &lapin::Error) -> Self {
+        match error.kind() {
+            Said::ProtocolError(refused) => {
+                Self::Refused { code: refused.kind().get_id(), text: refused.get_message().to_string() }
+            }
+            Said::InvalidChannelState(..) | Said::InvalidConnectionState(_) => Self::NotSent,
+            Said::ChannelsLimitReached => Self::Refused {
+                code: 504,
+                text: "all channels of the connection are in use (channel_max)".to_owned(),
+            },
+            _ => Self::Lost,
+        }
+    }
+
     /// Whether the broker refused because something is not there.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Refused { code: 404, .. })

@@ -1,10 +1,8 @@
-//! What a message carries beside its body.
+//! What stands beside the body of a message.
 
-use bytes::{BufMut, Bytes};
+use lapin::BasicProperties;
 
-use super::value::{
-    Malformed, Value, find, put_short, take_short, take_table, take_u8, take_u16, take_u32, take_u64,
-};
+use super::value::number;
 
 /// The properties of a message that the bus sets or looks at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,52 +24,39 @@ pub(crate) struct Properties {
 }
 
 impl Properties {
-    /// The payload of a header frame.
-    pub(crate) fn write(&self, size: usize) -> Vec<u8> {
-        let mut out = Vec::with_capacity(128);
-        out.put_u16(60);
-        out.put_u16(0);
-        out.put_u64(size as u64);
-        let texts = [(10, &self.correlation), (8, &self.expiration), (7, &self.id), (3, &self.stamp)];
-        let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());
-        let flags = texts.clone().fold(1_u16 << 12, |flags, (bit, _)| flags | 1 << bit);
-        out.put_u16(flags);
-        out.put_u8(1 + u8::from(self.persistent));
-        for (_, text) in texts {
-            put_short(&mut out, text);
+    pub(super) fn to_lapin(&self) -> BasicProperties {
+        let mut out = BasicProperties::default().with_delivery_mode(1 + u8::from(self.persistent));
+        if !self.correlation.is_empty() {
+            out = out.with_correlation_id(self.correlation.as_str().into());
+        }
+        if !self.expiration.is_empty() {
+            out = out.with_expiration(self.expiration.as_str().into());
+        }
+        if !self.id.is_empty() {
+            out = out.with_message_id(self.id.as_str().into());
+        }
+        if !self.stamp.is_empty() {
+            out = out.with_app_id(self.stamp.as_str().into());
         }
         out
     }
 
-    /// Reads the payload of a header frame: the size of the body and the properties.
-    pub(crate) fn read(mut from: Bytes) -> Result<(u64, Self), Malformed> {
-        let from = &mut from;
-        take_u32(from)?;
-        let size = take_u64(from)?;
-        let flags = take_u16(from)?;
-        let mut found = Self::default();
-        for bit in (2..=15).rev().filter(|bit| flags & 1 << bit != 0) {
-            match bit {
-                13 => {
-                    let headers = take_table(from)?;
-                    if let Some(Value::Int(count)) = find(&headers, "x-delivery-count") {
-                        found.deliveries = u32::try_from(*count).unwrap_or_default();
-                    }
-                    if let Some(Value::Int(offset)) = find(&headers, "x-stream-offset") {
-                        found.offset = Some(*offset);
-                    }
-                }
-                12 => found.persistent = take_u8(from)? == 2,
-                11 => drop(take_u8(from)?),
-                10 => found.correlation = take_short(from)?,
-                8 => found.expiration = take_short(from)?,
-                7 => found.id = take_short(from)?,
-                6 => drop(take_u64(from)?),
-                3 => found.stamp = take_short(from)?,
-                _ => drop(take_short(from)?),
-            }
+    pub(super) fn of(properties: &BasicProperties) -> Self {
+        let text = |text: &Option<lapin::types::ShortString>| {
+            text.as_ref().map(|text| text.as_str().to_owned()).unwrap_or_default()
+        };
+        let header = |name: &str| {
+            properties.headers().as_ref().and_then(|headers| headers.inner().get(name)).and_then(number)
+        };
+        Self {
+            persistent: *properties.delivery_mode() == Some(2),
+            correlation: text(properties.correlation_id()),
+            expiration: text(properties.expiration()),
+            id: text(properties.message_id()),
+            stamp: text(properties.app_id()),
+            deliveries: header("x-delivery-count").and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
+            offset: header("x-stream-offset"),
         }
-        Ok((size, found))
     }
 }
 
@@ -90,6 +75,7 @@ mod tests {
             deliveries: 0,
             offset: None,
         };
-        assert_eq!(Properties::read(sent.write(42).into()), Ok((42, sent)));
+        assert_eq!(Properties::of(&sent.to_lapin()), sent);
+        assert_eq!(Properties::of(&BasicProperties::default()), Properties::default());
     }
 }

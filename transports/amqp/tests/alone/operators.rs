@@ -155,3 +155,44 @@ async fn what_cannot_be_read_becomes_a_dead_letter() -> Outcome {
     bus.close().await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_refuses_and_takes_again_when_there_is_room() -> Outcome {
+    let (server, exchange) = (shared().await?, exchange());
+    let bus = connect(&server.uri(), &exchange).await?;
+    let durable = || Source::Durable(Token::new("d").unwrap(), patterns(&["t.#"]));
+    drop(bus.subscribe(durable(), 1).await?);
+    let pattern = format!("^{exchange}");
+    server
+        .rabbitmqctl(&[
+            "set_policy",
+            exchange.as_str(),
+            &pattern,
+            "{\"max-length\": 5}",
+            "--apply-to",
+            "queues",
+        ])
+        .await?;
+    for message in [job("x"), event("x")] {
+        let fill = async || {
+            for _ in 0..20 {
+                // The same thing as new.
+                bus.publish(Message::new(message.address().clone(), "x")?).await?;
+            }
+            Ok(())
+        };
+        let refused: Result<()> = fill().await;
+        let error = refused.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Full, "{error}");
+        assert!(!error.may_have_executed() && error.is_temporary());
+    }
+    for (source, message) in [(jobs(), job("more")), (durable(), event("more"))] {
+        let mut reader = bus.subscribe(source, 1).await?;
+        next(&mut reader).await.ack().await?;
+        next(&mut reader).await.ack().await?;
+        until("there is room again", LIMIT, async || bus.publish(message.clone()).await.is_ok()).await?;
+    }
+    server.rabbitmqctl(&["clear_policy", exchange.as_str()]).await?;
+    bus.close().await?;
+    Ok(())
+}
