@@ -71,6 +71,7 @@ async fn painter(bus: &Arc<dyn Bus>) -> Outcome<(Arc<Painter>, Running)> {
         max_attempts: 1,
         max_crashes: 3,
         backoff: Backoff { first: Duration::from_millis(100), most: Duration::from_secs(1) },
+        ..RetryPolicy::default()
     };
     let service = Service::new("painter", painter.clone()).job(Paint, paint).retry(once);
     Ok((painter, service.start(bus.clone()).await?))

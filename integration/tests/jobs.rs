@@ -61,6 +61,7 @@ async fn a_job_is_tried_again_with_growing_rests_and_then_a_dead_letter(kind: Ki
         max_attempts: 3,
         max_crashes: 3,
         backoff: Backoff { first: REST, most: Duration::from_secs(60) },
+        ..RetryPolicy::default()
     };
     let lateness = Lateness::watch();
     let painter = Service::new("painter", runs.clone())

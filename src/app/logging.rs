@@ -28,11 +28,12 @@ impl Verbosity {
     }
 }
 
-/// Starts the log of this program. Libraries beside ours are heard only when something is wrong: what they say at other
-/// levels may hold what must not be logged.
+/// Starts the log of this program. Libraries beside ours are heard only when something failed: what they say at other
+/// levels may hold what must not be logged (an AMQP client warns of each message that came back, with its body).
 pub fn log_to_stderr(verbosity: Verbosity, usual: LevelFilter) {
     let level = verbosity.level(usual);
-    let targets = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("commissaire", level);
+    let targets =
+        Targets::new().with_default(level.min(LevelFilter::ERROR)).with_target("commissaire", level);
     let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     // A second start in one process changes nothing: the first log stays.
     let _ = tracing_subscriber::registry().with(targets).with(lines).try_init();

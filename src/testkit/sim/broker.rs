@@ -166,8 +166,8 @@ impl Broker {
                     .jobs
                     .insert(id, Job { message, redelivered: 0, rested: 0, handed: 0, place: Place::Ready });
             }
-            Address::Control(key) => state.pass(message, |source| *source == Source::Control(key.clone())),
-            Address::Inbox(inbox) => state.pass(message, |source| *source == Source::Inbox(inbox)),
+            Address::Control(key) => state.pass(&message, |source| *source == Source::Control(key.clone())),
+            Address::Inbox(inbox) => state.pass(&message, |source| *source == Source::Inbox(inbox)),
             Address::Topic(_) => {}
         }
         drop(state);
@@ -355,7 +355,7 @@ impl State {
     }
 
     /// Puts `message` into the boxes of those who are connected.
-    fn pass(&mut self, message: Message, to: impl Fn(&Source) -> bool) {
+    fn pass(&mut self, message: &Message, to: impl Fn(&Source) -> bool) {
         let down = self.down.clone();
         for id in self.readers_of(|reader| to(&reader.source) && !down.contains(&reader.process)) {
             self.boxes.entry(id).or_default().push(message.clone());

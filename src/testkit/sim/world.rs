@@ -159,6 +159,7 @@ impl World {
             max_attempts: MOST,
             max_crashes: MOST,
             backoff: Backoff { first: Duration::from_millis(200), most: Duration::from_millis(200) },
+            ..RetryPolicy::default()
         };
         let at_once = self.dice(4) as u16 + 1;
         let service = Service::new("sim", Site { broker: self.broker.clone(), by })
