@@ -13,7 +13,7 @@ use crate::{
     names::Names,
     publish::{Letter, Publisher},
     topology,
-    wire::{Connection, Fault, Silent, Verdict, method, value::Table},
+    wire::{Connection, Fault, Verdict},
 };
 
 /// In ms: up to here delays are multiples of that.
@@ -61,8 +61,16 @@ impl Delays {
             let up = link.until(deadline).await.ok_or(Fault::NotSent)?;
             if again || !self.knows(&up.connection, step) {
                 let _declaring = self.declaring.lock().await;
-                declare(&up.connection, names, step).await?;
-                self.learn(up.connection, step);
+                // For what finds its own queue gone afterwards; its mark is the step that no delay has.
+                if again || !self.knows(&up.connection, Duration::ZERO) {
+                    let lost = names.lost_queue();
+                    topology::declare(&up.connection, &lost, &[(names.lost(), String::new())]).await?;
+                    self.learn(&up.connection, Duration::ZERO);
+                }
+                if again || !self.knows(&up.connection, step) {
+                    topology::declare_with_exchange(&up.connection, &queue).await?;
+                    self.learn(&up.connection, step);
+                }
             }
             let resting = Letter {
                 exchange: &queue.name,
@@ -90,23 +98,13 @@ impl Delays {
         known.0.as_ref().is_some_and(|known| known.is(connection)) && known.1.contains(&step)
     }
 
-    fn learn(&self, connection: Connection, step: Duration) {
+    fn learn(&self, connection: &Connection, step: Duration) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.0.as_ref().is_some_and(|known| known.is(&connection)) {
-            *known = (Some(connection), HashSet::new());
+        if !known.0.as_ref().is_some_and(|known| known.is(connection)) {
+            *known = (Some(connection.clone()), HashSet::new());
         }
         known.1.insert(step);
     }
-}
-
-/// The delay, and the queue for what finds its own queue gone afterwards.
-async fn declare(connection: &Connection, names: &Names, step: Duration) -> Result<(), Fault> {
-    let (lost, delay) = (names.lost_queue(), names.delay(step));
-    topology::declare(connection, &lost, &[(names.lost(), String::new())]).await?;
-    let channel = connection.channel(std::sync::Arc::new(Silent)).await?;
-    channel.call(&method::exchange_declare(&delay.name, "fanout", true, &Table::new())).await?;
-    topology::declare_on(&channel, &delay, &[(delay.name.clone(), String::new())]).await?;
-    channel.close().await
 }
 
 #[cfg(test)]

@@ -30,8 +30,7 @@ pub(crate) async fn exchanges(connection: &Connection, names: &Names) -> Result<
             channel.call(&declare)
         })
         .collect();
-    all(asked).await?;
-    channel.close().await
+    all(asked).await
 }
 
 /// Declares a queue and binds it, on a channel of its own.
@@ -41,8 +40,7 @@ pub(crate) async fn declare(
     bindings: &[Binding],
 ) -> Result<(), Fault> {
     let channel = connection.channel(Arc::new(Silent)).await?;
-    declare_on(&channel, queue, bindings).await?;
-    channel.close().await
+    declare_on(&channel, queue, bindings).await
 }
 
 /// Declares a queue and binds it.
@@ -59,26 +57,30 @@ pub(crate) async fn declare_on(channel: &Channel, queue: &Queue, bindings: &[Bin
 pub(crate) async fn bind(connection: &Connection, queue: &str, bindings: &[Binding]) -> Result<(), Fault> {
     let channel = connection.channel(Arc::new(Silent)).await?;
     let bind = |(exchange, key): &Binding| channel.call(&method::queue_bind(queue, exchange, key));
-    all(bindings.iter().map(bind).collect()).await?;
-    channel.close().await
+    all(bindings.iter().map(bind).collect()).await
 }
 
 /// Takes bindings away, as far as they are there.
 pub(crate) async fn unbind(connection: &Connection, queue: &str, bindings: &[Binding]) -> Result<(), Fault> {
     let channel = connection.channel(Arc::new(Silent)).await?;
     let unbind = |(exchange, key): &Binding| channel.call(&method::queue_unbind(queue, exchange, key));
-    all(bindings.iter().map(unbind).collect()).await?;
-    channel.close().await
+    all(bindings.iter().map(unbind).collect()).await
+}
+
+/// Declares an exchange that hands everything to one queue of the same name, and that queue.
+pub(crate) async fn declare_with_exchange(connection: &Connection, queue: &Queue) -> Result<(), Fault> {
+    let channel = connection.channel(Arc::new(Silent)).await?;
+    let exchange = channel.call(&method::exchange_declare(&queue.name, "fanout", true, &Table::new()));
+    let bindings = [(queue.name.clone(), String::new())];
+    let (exchange, queue) = futures_util::join!(exchange, declare_on(&channel, queue, &bindings));
+    exchange.map(drop).and(queue)
 }
 
 /// Asks for a queue: how many messages and consumers it has. `None` when it is not there.
 pub(crate) async fn look(connection: &Connection, name: &str) -> Result<Option<(u32, u32)>, Fault> {
     let channel = connection.channel(Arc::new(Silent)).await?;
     match channel.call(&method::queue_look(name)).await {
-        Ok(Answer::Queue { messages, consumers }) => {
-            channel.close().await?;
-            Ok(Some((messages, consumers)))
-        }
+        Ok(Answer::Queue { messages, consumers }) => Ok(Some((messages, consumers))),
         Ok(_) => Err(Fault::Lost),
         Err(fault) if fault.is_missing() => Ok(None),
         Err(fault) => Err(fault),
