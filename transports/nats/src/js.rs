@@ -8,12 +8,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::{bus::BOUND, fault::Fault, link::Link};
+use crate::{fault::Fault, link::Link};
 
 /// How long to wait before asking again what the server could not answer yet.
 const AGAIN: Duration = Duration::from_millis(50);
-/// How long to wait for an answer before asking again.
-const FORGOTTEN: Duration = Duration::from_secs(2);
 /// The name of the header by which the server recognises what it has stored already.
 const ID: &str = "Nats-Msg-Id";
 
@@ -43,21 +41,17 @@ impl From<Refusal> for Fault {
 }
 
 impl Link {
-    /// Asks `$JS.API.{name}`, again where the connection breaks or, unless it deletes something, where no answer comes: a
-    /// server is seen to forget one now and then.
+    /// Asks `$JS.API.{name}`, again where the connection breaks: only for what may be done twice.
     pub(crate) async fn api(&self, name: &str, body: &Value, deadline: Instant) -> Result<Value, Fault> {
         let payload = Bytes::from(if body.is_null() { String::new() } else { body.to_string() });
         let subject = Subject::from(format!("$JS.API.{name}"));
-        let patience = if name.contains("DELETE") { BOUND } else { FORGOTTEN };
         loop {
-            let limit = deadline.min(Instant::now() + patience);
-            let asked = self.request(subject.clone(), None, payload.clone(), limit).await;
+            let asked = self.request(subject.clone(), None, payload.clone(), deadline).await;
             let answer = match asked {
                 Ok(message) => read(&message.payload),
                 Err(fault) => Err(fault),
             };
             match answer {
-                Err(Fault::Late) if limit < deadline => {}
                 Err(fault) if fault.passes() && Instant::now() + AGAIN < deadline => sleep(AGAIN).await,
                 other => return other,
             }

@@ -291,7 +291,8 @@ impl Reader {
             Word::Doubt(text) => {
                 tracing::debug!(origin = %self.plan.spot.origin, text, "the server ended a request");
                 self.doubt();
-                self.next_look = self.next_look.min(Instant::now() + Duration::from_millis(50));
+                // A server that is removing a stream removes the files of one that is made again too soon.
+                self.next_look = self.next_look.min(Instant::now() + SOON);
                 return;
             }
         };

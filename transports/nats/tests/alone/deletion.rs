@@ -77,7 +77,7 @@ async fn a_durable_subscription_is_made_again_in_all_its_parts() -> Outcome {
         }
     }
     until("its record is there again", LIMIT, async || {
-        let asked = json!({"last_by_subj": "commissaire.1.g.d"});
+        let asked = json!({"next_by_subj": "commissaire.1.g.d", "seq": 1});
         api(&server, "STREAM.MSG.GET.commissaire=1=g", asked).await["error"].is_null()
     })
     .await?;

@@ -30,11 +30,7 @@ async fn connect(uri: &str) -> Result<Arc<dyn Bus>> {
 
 /// A client of an administrator.
 async fn admin(server: &Server) -> async_nats::Client {
-    async_nats::ConnectOptions::new()
-        .request_timeout(Some(Duration::from_secs(5)))
-        .connect(server.uri())
-        .await
-        .unwrap()
+    async_nats::connect(server.uri()).await.unwrap()
 }
 
 /// Waits until the server knows all that `admin` has subscribed to.
@@ -42,18 +38,15 @@ async fn known(admin: &async_nats::Client) {
     admin.request("$JS.API.INFO", "".into()).await.unwrap();
 }
 
-/// Asks JetStream as an administrator; again where the server forgets to answer a question.
+/// Asks JetStream as an administrator.
 async fn api(server: &Server, name: &str, body: Value) -> Value {
     let text = if body.is_null() { String::new() } else { body.to_string() };
-    let admin = admin(server).await;
-    let tries = if name.contains("DELETE") { 1 } else { 3 };
-    for _ in 0..tries {
-        let asked = admin.request(format!("$JS.API.{name}"), text.clone().into());
-        if let Ok(answer) = asked.await {
-            return serde_json::from_slice(&answer.payload).unwrap();
-        }
-    }
-    panic!("{name}: no answer");
+    let answer = admin(server)
+        .await
+        .request(format!("$JS.API.{name}"), text.into())
+        .await
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    serde_json::from_slice(&answer.payload).unwrap()
 }
 
 fn key(text: &str) -> Key {
