@@ -85,14 +85,12 @@ impl Wanted {
         store(core, &subject, Some(&id), HeaderMap::new(), &Bytes::from(text), deadline, stream).await
     }
 
-    /// Reads the record again, for it may have changed while we were away; one that is gone, or that shall show that
-    /// we are back, is written.
-    pub(crate) async fn refresh(&self, core: &Core, back: bool, deadline: Instant) -> Result<(), Fault> {
-        let record = raw(core, &self.name, deadline).await?;
-        if let Some((_, _, payload)) = &record {
-            self.take(payload);
+    /// Reads the record again, for it may have changed while we were away, and writes it, for we are back.
+    pub(crate) async fn refresh(&self, core: &Core, deadline: Instant) -> Result<(), Fault> {
+        if let Some((_, _, payload)) = raw(core, &self.name, deadline).await? {
+            self.take(&payload);
         }
-        if back || record.is_none() { self.write(core, deadline).await } else { Ok(()) }
+        self.write(core, deadline).await
     }
 }
 
@@ -120,8 +118,8 @@ async fn raw(
     deadline: Instant,
 ) -> Result<Option<(u64, Duration, Vec<u8>)>, Fault> {
     let asked = format!("STREAM.MSG.GET.{}", core.link.names.record_stream());
-    // There is one at most. Never by `last_by_subj`, which ends nats-server 2.9.10 in a panic when the stream has just
-    // been removed and made again.
+    // There is one at most. Asked for seldom, and never of a stream that may be in the making: that ends nats-server
+    // 2.9.10 in a panic.
     let body = json!({"next_by_subj": core.link.names.record(name), "seq": 1});
     let answer = match core.link.api(&asked, &body, deadline).await {
         Ok(answer) => answer,
