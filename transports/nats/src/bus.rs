@@ -14,7 +14,10 @@ use commissaire::{
     Bus, BusOptions, BusUri, ConnectionWatch, Durability, Error, ErrorKind, Guarantees, Message, Result,
     Source, Subscription, Survey, Token,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -53,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) taken: Arc<Taken>,
     pub(crate) place: String,
     pub(crate) idle_expiry: Duration,
+    /// Counts how often the records of durable subscriptions were gone and their stream made again.
+    pub(crate) records_made: watch::Sender<u64>,
     /// Settlements under way, and those who fill subscriptions.
     pub(crate) settling: TaskTracker,
     pub(crate) listening: TaskTracker,
@@ -91,6 +96,7 @@ pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn 
         clock,
         place,
         idle_expiry: options.idle_expiry,
+        records_made: watch::Sender::new(0),
         settling: TaskTracker::new(),
         listening: TaskTracker::new(),
         closing: CancellationToken::new(),

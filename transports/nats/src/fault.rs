@@ -24,7 +24,9 @@ pub(crate) enum Fault {
 }
 
 /// The stream or the consumer holds as much as it may.
-const FULL: &[u32] = &[10077, 10047, 10023, 10028, 10052];
+const FULL: &[u32] = &[10047, 10023, 10028, 10052];
+/// Something could not be stored: full, or a trouble of the server's own, which only the text tells.
+const NOT_STORED: u32 = 10077;
 /// There is no such stream, consumer or message.
 const ABSENT: &[u32] = &[10014, 10059, 10037];
 
@@ -37,11 +39,15 @@ impl Fault {
     /// Whether the same may succeed on the next connection.
     pub(crate) fn passes(&self) -> bool {
         // 10008: the JetStream of a server that has just started is not there yet.
-        matches!(self, Self::Lost | Self::Refused { code: 10008, .. })
+        matches!(self, Self::Lost | Self::Refused { code: 10008 | NOT_STORED, .. }) && !self.is_full()
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        matches!(self, Self::Refused { code, .. } if FULL.contains(code))
+        match self {
+            Self::Refused { code: NOT_STORED, text } => text.starts_with("maximum "),
+            Self::Refused { code, .. } => FULL.contains(code),
+            _ => false,
+        }
     }
 
     /// The error for who asked; `what` says what was tried, on what.
@@ -74,7 +80,7 @@ impl Fault {
                 )
             }
             Self::Refused { code, text } => {
-                let kind = if ABSENT.contains(&code) || code == 10008 {
+                let kind = if ABSENT.contains(&code) || matches!(code, 10008 | NOT_STORED) {
                     ErrorKind::Unavailable
                 } else {
                     ErrorKind::Topology
@@ -86,5 +92,23 @@ impl Fault {
             }
             Self::Closed => Error::new(ErrorKind::Closed, format!("{what}: the bus is closed")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_is_told_from_broken() {
+        let refused = |text: &str| Fault::Refused { code: NOT_STORED, text: text.to_owned() };
+        for text in
+            ["maximum messages exceeded", "maximum messages per subject exceeded", "maximum bytes exceeded"]
+        {
+            assert!(refused(text).is_full() && !refused(text).passes(), "{text}");
+        }
+        let broken = refused("error opening msg block file");
+        assert!(!broken.is_full() && broken.passes());
+        assert_eq!(*broken.into_error("publishing").kind(), ErrorKind::Unavailable);
     }
 }

@@ -21,6 +21,9 @@ pub(crate) struct Record {
     pub(crate) patterns: Vec<String>,
     /// In seconds.
     pub(crate) expires: f64,
+    /// When it was written, in milliseconds of the server's time: an older one that is seen later counts no more.
+    #[serde(default)]
+    pub(crate) at: u64,
 }
 
 /// A record as it is on the server.
@@ -36,16 +39,17 @@ pub(crate) struct Written {
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) name: Token,
-    patterns: Mutex<Arc<[Pattern]>>,
+    /// And when the record was written that says so.
+    known: Mutex<(u64, Arc<[Pattern]>)>,
 }
 
 impl Wanted {
     pub(crate) fn new(name: Token, patterns: Vec<Pattern>) -> Self {
-        Self { name, patterns: Mutex::new(patterns.into()) }
+        Self { name, known: Mutex::new((0, patterns.into())) }
     }
 
     pub(crate) fn patterns(&self) -> Arc<[Pattern]> {
-        self.patterns.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 
     pub(crate) fn matches(&self, key: &Key) -> bool {
@@ -57,14 +61,22 @@ impl Wanted {
         let Ok(record) = serde_json::from_slice::<Record>(payload) else { return };
         let read: Option<Vec<Pattern>> = record.patterns.iter().map(|text| Pattern::new(text).ok()).collect();
         if let Some(read) = read.filter(|read| !read.is_empty()) {
-            *self.patterns.lock().unwrap_or_else(PoisonError::into_inner) = read.into();
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            if record.at >= known.0 {
+                *known = (record.at, read.into());
+            }
         }
     }
 
     /// Writes the record: somebody reads the subscription now.
     pub(crate) async fn write(&self, core: &Core, deadline: Instant) -> Result<(), Fault> {
-        let patterns = self.patterns().iter().map(ToString::to_string).collect();
-        let record = Record { patterns, expires: core.idle_expiry.as_secs_f64() };
+        let at = clock::millis(core.clock.now());
+        let patterns = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.0 = known.0.max(at);
+            known.1.iter().map(ToString::to_string).collect()
+        };
+        let record = Record { patterns, expires: core.idle_expiry.as_secs_f64(), at };
         let text = serde_json::to_string(&record).map_err(|error| Fault::Odd(error.to_string()))?;
         let subject = core.link.names.record(&self.name).into();
         // Writing it twice is as well as once, so an id of its own that is never used again will do.
@@ -73,14 +85,12 @@ impl Wanted {
         store(core, &subject, Some(&id), HeaderMap::new(), &Bytes::from(text), deadline, stream).await
     }
 
-    /// Reads the record again, for it may have changed while we were away; one that is gone, or that shall show that
-    /// we are back, is written.
-    pub(crate) async fn refresh(&self, core: &Core, back: bool, deadline: Instant) -> Result<(), Fault> {
-        let record = raw(core, &self.name, deadline).await?;
-        if let Some((_, _, payload)) = &record {
-            self.take(payload);
+    /// Reads the record again, for it may have changed while we were away, and writes it, for we are back.
+    pub(crate) async fn refresh(&self, core: &Core, deadline: Instant) -> Result<(), Fault> {
+        if let Some((_, _, payload)) = raw(core, &self.name, deadline).await? {
+            self.take(&payload);
         }
-        if back || record.is_none() { self.write(core, deadline).await } else { Ok(()) }
+        self.write(core, deadline).await
     }
 }
 
@@ -108,7 +118,9 @@ async fn raw(
     deadline: Instant,
 ) -> Result<Option<(u64, Duration, Vec<u8>)>, Fault> {
     let asked = format!("STREAM.MSG.GET.{}", core.link.names.record_stream());
-    let body = json!({"last_by_subj": core.link.names.record(name)});
+    // There is one at most. Asked for seldom, and never of a stream that may be in the making: that ends nats-server
+    // 2.9.10 in a panic.
+    let body = json!({"next_by_subj": core.link.names.record(name), "seq": 1});
     let answer = match core.link.api(&asked, &body, deadline).await {
         Ok(answer) => answer,
         Err(fault) if fault.is_absent() => return Ok(None),

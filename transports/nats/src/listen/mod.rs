@@ -58,8 +58,12 @@ pub(crate) async fn care(core: Arc<Core>) {
         }
         let deadline = Instant::now() + LOOK;
         for stream in [&events, &records] {
-            if let Err(error) = stream.ensure(&core.link, deadline).await {
-                tracing::debug!(%error, "a stream of the bus cannot be made sure of");
+            match stream.ensure(&core.link, deadline).await {
+                Ok(made) if made && stream.name() == records.name() => {
+                    core.records_made.send_modify(|count| *count += 1);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "a stream of the bus cannot be made sure of"),
             }
         }
         if set.elapsed() >= SET && core.clock.set(&core.link, deadline).await.is_ok() {

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     bus::{BOUND, Core},
+    declare::Stream,
     door::Door,
     hand::Held,
     link::State,
@@ -114,6 +115,7 @@ impl Reader {
     async fn run(mut self, mut state: watch::Receiver<State>) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut records_made = self.core.records_made.subscribe();
         let (closing, end) = (self.core.closing.clone(), self.core.link.end.clone());
         loop {
             self.ask().await;
@@ -147,6 +149,7 @@ impl Reader {
                     Some(place) => self.free(place),
                     None => break,
                 },
+                Ok(()) = records_made.changed() => self.next_beat = Instant::now(),
                 _ = tick.tick() => self.care(),
             }
         }
@@ -226,10 +229,11 @@ impl Reader {
         let (core, plan, unsure) = (self.core.clone(), self.plan.clone(), self.sure.is_none());
         self.look = Some(tokio::spawn(async move {
             let deadline = Instant::now() + BOUND / 2;
-            if let Some(wanted) = &plan.wanted
-                && let Err(fault) = wanted.refresh(&core, unsure, deadline).await
-            {
-                tracing::debug!(?fault, "a durable subscription's record was not read");
+            if unsure && let Some(wanted) = &plan.wanted {
+                Stream::records(&core.link).ensure(&core.link, deadline).await?;
+                if let Err(fault) = wanted.refresh(&core, deadline).await {
+                    tracing::debug!(?fault, "a durable subscription's record was not read");
+                }
             }
             plan.ensure(&core, deadline).await
         }));
@@ -291,7 +295,8 @@ impl Reader {
             Word::Doubt(text) => {
                 tracing::debug!(origin = %self.plan.spot.origin, text, "the server ended a request");
                 self.doubt();
-                self.next_look = self.next_look.min(Instant::now() + Duration::from_millis(50));
+                // A server that is removing a stream removes the files of one that is made again too soon.
+                self.next_look = self.next_look.min(Instant::now() + SOON);
                 return;
             }
         };

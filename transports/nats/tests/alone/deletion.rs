@@ -76,9 +76,10 @@ async fn a_durable_subscription_is_made_again_in_all_its_parts() -> Outcome {
             rest.ack().await?;
         }
     }
+    // A look at the message itself, in the moment when its stream is made, ends a server of version 2.9.10 in a panic.
     until("its record is there again", LIMIT, async || {
-        let asked = json!({"last_by_subj": "commissaire.1.g.d"});
-        api(&server, "STREAM.MSG.GET.commissaire=1=g", asked).await["error"].is_null()
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        api(&server, "STREAM.INFO.commissaire=1=g", Value::Null).await["state"]["messages"].as_u64() > Some(0)
     })
     .await?;
     bus.close().await?;

@@ -41,7 +41,11 @@ async fn known(admin: &async_nats::Client) {
 /// Asks JetStream as an administrator.
 async fn api(server: &Server, name: &str, body: Value) -> Value {
     let text = if body.is_null() { String::new() } else { body.to_string() };
-    let answer = admin(server).await.request(format!("$JS.API.{name}"), text.into()).await.unwrap();
+    let answer = admin(server)
+        .await
+        .request(format!("$JS.API.{name}"), text.into())
+        .await
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
     serde_json::from_slice(&answer.payload).unwrap()
 }
 
