@@ -83,12 +83,15 @@ async fn dlq(site: &Site, code: i32, arguments: &[&str]) -> Outcome<Vec<String>>
     Ok(ended.out.lines().map(str::to_owned).collect())
 }
 
-/// The dead letters of the walls, as records.
+/// The dead letters of the walls, as records, by their ids: those that were given back may come in another order.
 async fn letters(site: &Site, more: &[&str]) -> Outcome<Vec<Value>> {
     let order = site.cli(&["dlq", "ls", "queue", "jobs.paint", "--json"])?.args(more);
     let ended = order.run().await?;
     ensure!(matches!(ended.code, Some(0 | 5)), "{ended:#?}");
-    ended.out.lines().map(|line| Ok(serde_json::from_str(line).map_err(std::io::Error::from)?)).collect()
+    let read = |line: &str| Ok(serde_json::from_str(line).map_err(std::io::Error::from)?);
+    let mut letters: Vec<Value> = ended.out.lines().map(read).collect::<Outcome<_>>()?;
+    letters.sort_by_key(|letter| letter["id"].to_string());
+    Ok(letters)
 }
 
 /// Leaves `count` walls, and waits until so many are dead letters.

@@ -39,7 +39,9 @@ pub(crate) fn refused(place: &str, error: &async_nats::ConnectError) -> Error {
         }
         kind => {
             let lines: String = cause.escape_default().take(200).collect();
-            Error::unavailable(format!("{place} cannot be reached: {kind}: {lines}"))
+            Error::unavailable(format!(
+                "{place} cannot be reached: {kind}: {lines}: check bus_uri and that the server runs"
+            ))
         }
     }
 }
