@@ -8,12 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use commissaire::message::MAX_RECEIVED;
-use futures_util::StreamExt;
-use lapin::{
-    Consumer,
-    options::{BasicAckOptions, BasicNackOptions, BasicPublishOptions},
-};
+use lapin::options::{BasicAckOptions, BasicNackOptions, BasicPublishOptions};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
@@ -24,6 +19,7 @@ use super::{
     ack::Ledger,
     begin,
     confirm::{self, Sent, Verdict},
+    ears::{Delivered, Ears, listen},
     fault::Fault,
     method::{Answer, Ask},
     properties::Properties,
@@ -33,8 +29,6 @@ use super::{
 const ANSWER: Duration = Duration::from_secs(10);
 /// The most that the answer to a farewell may take.
 const GOOD_BYE: Duration = Duration::from_secs(5);
-/// The largest body that is looked at: a message and its envelope.
-const MOST: usize = MAX_RECEIVED + 64 * 1024;
 /// More than may be under way.
 const UNDER_WAY: usize = 1 << 13;
 
@@ -56,25 +50,6 @@ pub(super) struct Inner {
     probed: OnceLock<String>,
     gone: CancellationToken,
     lost: CancellationToken,
-}
-
-/// What is done with deliveries. Called by the channel's reader: must not wait.
-pub(crate) trait Ears: Send + Sync {
-    fn delivered(&self, delivered: Delivered);
-}
-
-/// Ears of a channel that consumes nothing.
-pub(crate) struct Silent;
-
-/// A message of a queue.
-#[derive(Debug)]
-pub(crate) struct Delivered {
-    pub(crate) tag: u64,
-    /// The broker may have handed it out before.
-    pub(crate) redelivered: bool,
-    pub(crate) properties: Properties,
-    /// Empty when it was larger than a message can be.
-    pub(crate) body: Bytes,
 }
 
 #[derive(Default)]
@@ -295,19 +270,19 @@ impl Inner {
         async move { channel.basic_publish(exchange, key, options, &body, properties).await }
     }
 
-    fn hear(&self, delivery: lapin::message::Delivery) {
+    /// Takes a delivery.
+    pub(super) fn hear(&self, delivery: lapin::message::Delivery) {
         let mut state = self.state();
         if !state.unsettled {
             state.settled.delivered();
         }
         drop(state);
-        let body = if delivery.data.len() > MOST { Bytes::new() } else { delivery.data.into() };
-        self.ears.delivered(Delivered {
-            tag: delivery.delivery_tag,
-            redelivered: delivery.redelivered,
-            properties: Properties::of(&delivery.properties),
-            body,
-        });
+        self.ears.delivered(Delivered::of(delivery));
+    }
+
+    /// Nothing more is delivered; what is in hand can still be settled.
+    pub(super) fn deaf(&self) {
+        self.gone.cancel();
     }
 
     /// It is gone; whoever waits is told why.
@@ -372,23 +347,6 @@ impl Inner {
 
 type Closing = std::pin::Pin<Box<dyn Future<Output = lapin::Result<()>> + Send>>;
 
-/// Hands on what is delivered until nothing more is.
-async fn listen(mut consumer: Consumer, inner: Weak<Inner>, lost: CancellationToken) {
-    loop {
-        let next = tokio::select! {
-            next = consumer.next() => next,
-            () = lost.cancelled() => return,
-        };
-        let Some(inner) = inner.upgrade() else { return };
-        match next {
-            Some(Ok(delivery)) => inner.hear(delivery),
-            Some(Err(error)) => return inner.lose(Fault::of(&error)),
-            // The broker has ended it: what is in hand can still be settled.
-            None => return inner.gone.cancel(),
-        }
-    }
-}
-
 /// Tells the broker what was settled, much at one time.
 async fn settle(inner: Weak<Inner>, lost: CancellationToken) {
     let mut later = None;
@@ -418,10 +376,6 @@ impl Drop for Handle {
         drop(self.0.leave());
         self.0.lost.cancel();
     }
-}
-
-impl Ears for Silent {
-    fn delivered(&self, _: Delivered) {}
 }
 
 impl fmt::Debug for Channel {

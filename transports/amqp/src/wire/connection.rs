@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     begin,
-    channel::{Channel, Ears, Inner},
+    channel::{Channel, Inner},
+    ears::Ears,
     fault::Fault,
 };
 
