@@ -225,7 +225,7 @@ impl Reader {
     async fn has_forgotten(&self, channel: &Channel) -> Result<bool, Fault> {
         let alive = self.core.names.alive();
         channel.call(&method::exchange_declare(&alive, "direct", false, &Table::new())).await?;
-        channel.post(&alive, &self.queue.name, b"")?;
+        channel.post(&alive, &self.queue.name, b"").await?;
         // What comes back comes before this answer.
         channel.call(&method::qos(self.prefetch)).await?;
         Ok(channel.has_returned().await)

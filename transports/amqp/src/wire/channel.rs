@@ -156,12 +156,13 @@ impl Channel {
         self.inner().publish(exchange, key, mandatory, properties, body, Some(share))
     }
 
-    /// Publishes where nothing confirms.
-    pub(crate) fn post(&self, exchange: &str, key: &str, body: &[u8]) -> Result<(), Fault> {
-        let mut posting = Box::pin(self.inner().post(exchange, key, true, &Properties::default(), body));
-        match begin(posting.as_mut()) {
-            Poll::Ready(Err(error)) => Err(Fault::of(&error)),
-            _ => Ok(()),
+    /// Publishes where nothing confirms. What is asked after this returned comes to the broker later: lapin lets questions
+    /// overtake what is published, until it is written.
+    pub(crate) async fn post(&self, exchange: &str, key: &str, body: &[u8]) -> Result<(), Fault> {
+        let posting = self.inner().post(exchange, key, true, &Properties::default(), body);
+        match timeout(ANSWER, posting).await {
+            Ok(posted) => posted.map(drop).map_err(|error| Fault::of(&error)),
+            Err(_) => Err(Fault::Late),
         }
     }
 
