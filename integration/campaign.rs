@@ -75,7 +75,8 @@ impl Plan {
         let mut back_ms = Vec::new();
         let blows = hit(&self, site.broker.server()?, &history, &mut back_ms);
         let outcome = load.run(&buses, &history, PATIENCE * 2, blows).await;
-        let rules = Rules { prefetch: load.prefetch.into(), ..Rules::default() };
+        // Not the prefetch: a place is free a moment before its settlement can be noted. The conformance suite holds that.
+        let rules = Rules::default();
         let found = history.check(&rules);
         let report = Report {
             bus: uri.split(':').next().unwrap_or_default().to_owned(),

@@ -53,10 +53,11 @@ impl Measures {
     }
 }
 
-/// How much memory of the process is in RAM, in KiB.
+/// How much memory of the process is in RAM, in KiB, pages of its program's file apart: a debug build has many times those
+/// of a release.
 pub fn resident_kib(pid: u32) -> Outcome<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let number = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse().ok());
-    number.ok_or_else(|| Failure::new(format!("no VmRSS of process {pid}")))
+    number.ok_or_else(|| Failure::new(format!("no RssAnon of process {pid}")))
 }

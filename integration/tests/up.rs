@@ -10,7 +10,7 @@ use std::{
 use commissaire_integration::{Outcome, PATIENCE, Place, Signal, ensure, resident_kib, until};
 
 /// The most memory of an `up` that does nothing.
-const IDLE_KIB: u64 = 20 * 1024;
+const IDLE_KIB: u64 = 10 * 1024;
 /// The longest time until an `up` on the memory bus is ready, beyond what starting any program takes. A build without
 /// optimization gets more.
 const READY: Duration = Duration::from_millis(if cfg!(debug_assertions) { 300 } else { 100 });
