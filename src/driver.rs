@@ -131,8 +131,17 @@ impl FromStr for BusUri {
         let url = Url::parse(text.trim())
             .map_err(|e| Error::config(format!("bus_uri cannot be read: {e}: write it as SCHEME://…")))?;
         // A password with a bare `/`, `?` or `#` ends the host early: what follows would be shown, or sent elsewhere.
-        let behind =
-            url.has_host() && (url.path().contains('@') || url.query().is_some_and(|q| q.contains('@')));
+        // Looked for in what was written, too: `/../` in it may have taken the '@' away.
+        let written: String = text.chars().filter(|c| !c.is_ascii_control()).collect();
+        let at = |text: &str| text.contains('@');
+        let behind = if url.has_host() {
+            let rest = written.split_once(':').map_or("", |(_, rest)| rest.trim_start_matches(['/', '\\']));
+            at(url.path())
+                || url.query().is_some_and(at)
+                || rest.split_once(['/', '?']).is_some_and(|(_, end)| at(end))
+        } else {
+            written.matches('@').count() != url.as_str().matches('@').count()
+        };
         if behind || url.fragment().is_some() {
             return Err(Error::config(
                 "bus_uri has an '@' behind its host, or a '#': in a password write '/' as %2F, '?' as %3F, '#' as %23, \
