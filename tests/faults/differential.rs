@@ -7,29 +7,34 @@ use commissaire::{
     testkit::{ChaosBus, Differential, Failure, Fault, Outcome, Target, differential},
 };
 
-/// Each fault that shows in programs, and what the failure must say.
-const FAULTS: &[(Fault, &str)] = &[
-    (Fault::Mixes, "did not send so"),
-    (Fault::Loses, "came to None"),
-    (Fault::Doubles, "were to come"),
-    (Fault::Reorders, "came"),
-    (Fault::Garbles, "did not send so"),
-    (Fault::Cuts, "did not send so"),
-    (Fault::Strips, "came with number None"),
-    (Fault::Demands, "no_responders"),
-    (Fault::Overhears, ""),
-    (Fault::Copies, ""),
-    (Fault::Remembers, ""),
-    (Fault::Forgets, ""),
-    (Fault::Clings, ""),
-    (Fault::Folds, "which was sent to"),
-    (Fault::Grasps, "were in hand already"),
-    (Fault::Denies, "were to come"),
-    (Fault::Swallows, ""),
-    (Fault::Acquits, "for the runs"),
-    (Fault::Hurries, "too early"),
-    (Fault::Buries, "redrives: no end"),
-    (Fault::Stays, ""),
+/// What it says when something came that was not to come, or not so often.
+const MORE: &[&str] = &["were to come", "too", "twice", "where"];
+/// What it says when something did not come.
+const LESS: &[&str] = &["nothing came of", "dead are", "was to be heard", "in the end the model says"];
+
+/// Each fault that shows in programs, and what the failure may say: which of several shows first is open.
+const FAULTS: &[(Fault, &[&str])] = &[
+    (Fault::Mixes, &["did not send so", "too", "were to come"]),
+    (Fault::Loses, LESS),
+    (Fault::Doubles, MORE),
+    (Fault::Reorders, &["behind", "nothing came of", "dead are", "was to be heard"]),
+    (Fault::Garbles, &["did not send so"]),
+    (Fault::Cuts, &["did not send so"]),
+    (Fault::Strips, &["came with number None"]),
+    (Fault::Demands, &["no_responders"]),
+    (Fault::Overhears, MORE),
+    (Fault::Copies, MORE),
+    (Fault::Remembers, MORE),
+    (Fault::Forgets, &["nothing came of", "where"]),
+    (Fault::Clings, &["nothing came of", "too", "where"]),
+    (Fault::Folds, &["which was sent to", "too", "were to come", "nothing came of"]),
+    (Fault::Grasps, &["were in hand already"]),
+    (Fault::Denies, MORE),
+    (Fault::Swallows, LESS),
+    (Fault::Acquits, &["for the runs"]),
+    (Fault::Hurries, &["too early"]),
+    (Fault::Buries, &["redrives: no end", "dead are"]),
+    (Fault::Stays, &["a closed bus gave", "nothing came of"]),
 ];
 
 #[test]
@@ -38,27 +43,33 @@ fn on_a_bus_that_keeps_the_contract_programs_come_to_what_the_model_says() {
 }
 
 #[test]
-fn a_fault_is_found_and_told_by_a_short_program() {
+fn a_fault_is_found() {
     let all: Vec<_> = std::thread::scope(|threads| {
-        let finding = FAULTS.iter().map(|(fault, says)| (fault, says, threads.spawn(|| find(*fault))));
+        let finding =
+            FAULTS.iter().map(|(fault, says)| (fault, says, threads.spawn(|| find(*fault, Duration::ZERO))));
         let finding: Vec<_> = finding.collect();
         finding.into_iter().map(|(fault, says, found)| (fault, says, found.join().unwrap())).collect()
     });
     let mut wrong = Vec::new();
     for (fault, says, found) in all {
         let text = found.err().map(|failure| failure.to_string());
-        eprintln!("{fault:?}: {text:?}");
-        // How it shows depends on which of its traces is seen first: mostly as `says`.
-        if text.is_none() {
-            wrong.push(format!("{fault:?}, {says:?}: not found"));
+        if !text.as_ref().is_some_and(|text| says.iter().any(|says| text.contains(says))) {
+            wrong.push(format!("{fault:?}, {says:?}: {text:?}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-fn find(fault: Fault) -> Outcome {
+#[test]
+fn what_fails_is_told_by_a_short_program() {
+    let told = find(Fault::Acquits, Duration::from_secs(20)).unwrap_err().to_string();
+    let steps = told.lines().filter(|line| line.starts_with("    ")).count();
+    assert!((1..=3).contains(&steps), "{told}");
+}
+
+fn find(fault: Fault, shrinking: Duration) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let programs = Differential { programs: 300, ..Differential::default() };
+    let programs = Differential { programs: 300, shrinking, ..Differential::default() };
     let found = runtime.block_on(programs.run(faulty(fault), 1));
     runtime.shutdown_background();
     found
@@ -82,10 +93,11 @@ fn faulty(fault: Fault) -> Target {
             if !shared {
                 return Ok(owners[&options.exchange].clone());
             }
+            drop(owners);
             let uri = format!("unix://{socket}").parse()?;
             let bus = (commissaire_memory::UNIX_DRIVER.connect)(uri, options).await?;
             Ok(Arc::new(ChaosBus::new(bus, fault)) as Arc<dyn Bus>)
         })
     });
-    target.patience(Duration::from_millis(800))
+    target.patience(Duration::from_secs(3))
 }

@@ -28,6 +28,8 @@ pub struct Differential {
     pub at_once: usize,
     /// Whether the target's server is killed and started again.
     pub restarts: bool,
+    /// How long a program that fails is made shorter. Default 60 s.
+    pub shrinking: Duration,
 }
 
 /// Runs a hundred random programs on the target that `open` gives, as a test: panics when one does not come to what the
@@ -42,7 +44,7 @@ where
 impl Default for Differential {
     fn default() -> Self {
         let programs = if std::env::var_os("COMMISSAIRE_LONG").is_some() { 2_000 } else { 100 };
-        Self { programs, at_once: 16, restarts: false }
+        Self { programs, at_once: 16, restarts: false, shrinking: Duration::from_secs(60) }
     }
 }
 
@@ -51,7 +53,7 @@ impl Differential {
     /// time.
     pub fn restarting() -> Self {
         let all = Self::default();
-        Self { programs: all.programs / 10, at_once: 1, restarts: true }
+        Self { programs: all.programs / 10, at_once: 1, restarts: true, ..all }
     }
 
     /// Runs it as a test, from the seed in `COMMISSAIRE_SEED` or from a random one.
@@ -89,7 +91,7 @@ impl Differential {
         while let Some((program, outcome)) = runs.next().await {
             let Err(failure) = outcome else { continue };
             drop(runs);
-            let (program, failure) = shrink::shrink(program, failure, &target, can).await;
+            let (program, failure) = shrink::shrink(program, failure, &target, can, self.shrinking).await;
             return Err(Failure::new(format!(
                 "COMMISSAIRE_SEED={}: {failure}, in the program of {} steps\n{program}",
                 program.seed,

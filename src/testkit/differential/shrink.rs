@@ -12,19 +12,18 @@ use crate::testkit::{
     wait::Failure,
 };
 
-/// How long it may take.
-const LIMIT: Duration = Duration::from_secs(60);
 /// How many shorter ones are tried at one time.
 const AT_ONCE: usize = 16;
 
-/// The shortest program that was found to fail in the time, and how.
+/// The shortest program that was found to fail within `limit`, and how.
 pub(super) async fn shrink(
     program: Arc<Program>,
     failure: Failure,
     target: &Arc<Target>,
     can: Abilities,
+    limit: Duration,
 ) -> (Arc<Program>, Failure) {
-    let until = Instant::now() + LIMIT;
+    let until = Instant::now() + limit;
     let (mut best, mut why) = (program, failure);
     let mut size = best.steps.len().div_ceil(2);
     let at_once = if can.restart { 1 } else { AT_ONCE };

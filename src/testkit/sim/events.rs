@@ -8,6 +8,9 @@ use std::{
 
 use tokio::time::Instant;
 
+/// More than happens in any simulation that ends.
+const MOST: usize = 50_000;
+
 /// All that happened, in its order.
 #[derive(Debug)]
 pub(super) struct Log {
@@ -155,7 +158,13 @@ impl Log {
     /// Notes that something happens now.
     pub(super) fn note(&self, event: Event) {
         let at = self.began.elapsed();
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).push((at, event));
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(
+            events.len() < MOST,
+            "a simulation has no end: the last that happened was {:?}",
+            events.last()
+        );
+        events.push((at, event));
     }
 
     /// All of it.
