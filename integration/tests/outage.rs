@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -22,10 +21,6 @@ use tokio::task::JoinSet;
 use crate::saver::{Saver, nothing_is_lost};
 
 each_server!(everything_goes_on_by_itself_when_the_broker_is_back_and_nothing_acknowledged_is_lost);
-
-/// A fault that is known and open: in about half of its runs on RabbitMQ 3.10.8 a queue publishes nothing for 40 s after the
-/// kill, while calls go on. The transport's page says so.
-const OPEN_FAULT: &str = "excluded: a quorum queue may stay away after kill -9 (COMMISSAIRE_LONG=1 runs it)";
 
 /// How long a call may wait for its answer, and by how much it may be late.
 const CALL: Duration = Duration::from_secs(2);
@@ -114,10 +109,6 @@ async fn call(client: Client, answered: Times, over: Arc<AtomicBool>) -> Outcome
 async fn everything_goes_on_by_itself_when_the_broker_is_back_and_nothing_acknowledged_is_lost(
     kind: Kind,
 ) -> Outcome {
-    if kind == Kind::Amqp && !long("the open fault of RabbitMQ", false, true) {
-        // Not by `eprintln!`, which the test harness would swallow.
-        return Ok(writeln!(std::io::stderr(), "outage on RabbitMQ: {OPEN_FAULT}")?);
-    }
     let _machine = alone().await;
     let down = long("how long the broker is down", Duration::from_secs(5), Duration::from_secs(20));
     let mut site = Site::alone(kind).await?;

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use commissaire::{
     Bus, BusOptions, BusUri, ConnectionWatch, Connectivity, Durability, Error, ErrorKind, Guarantees,
-    Message, Origin, Result, Source, Subscription, Token, survey::Survey,
+    Message, Result, Source, Subscription, Token, survey::Survey,
 };
 use tokio::time::{Instant, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,7 +25,7 @@ use crate::{
     options::Options,
     publish::Publisher,
     reader::Reader,
-    registry::{Entered, Registry},
+    registry::Registry,
     settle::Returns,
     survey,
 };
@@ -121,19 +121,7 @@ impl Bus for AmqpBus {
     async fn subscribe(&self, source: Source, prefetch: u16) -> Result<Subscription> {
         self.open()?;
         let (subscription, feed) = Subscription::new(prefetch);
-        let entry = match &source {
-            Source::Service(service) => Some(Entered::Service { name: service.to_string() }),
-            Source::Queue(key) => Some(Entered::Queue { name: key.to_string() }),
-            Source::DeadLetters(Origin::Queue(key)) => {
-                Some(Entered::Dead { kind: "queue".to_owned(), name: key.to_string() })
-            }
-            Source::DeadLetters(Origin::Durable(name)) => {
-                Some(Entered::Dead { kind: "durable".to_owned(), name: name.to_string() })
-            }
-            // A durable subscription enters itself.
-            Source::Durable(..) | Source::Topic(_) | Source::Control(_) | Source::Inbox(_) => None,
-        };
-        Reader::new(&self.core, &source, prefetch, feed).start(entry).await?;
+        Reader::new(&self.core, &source, prefetch, feed).start().await?;
         self.open()?;
         Ok(subscription)
     }

@@ -64,11 +64,12 @@ impl Delays {
                 // For what finds its own queue gone afterwards; its mark is the step that no delay has.
                 if again || !self.knows(&up.connection, Duration::ZERO) {
                     let lost = names.lost_queue();
-                    topology::declare(&up.connection, &lost, &[(names.lost(), String::new())]).await?;
+                    let bindings = [(names.lost(), String::new())];
+                    topology::declare(&up.connection, names, &lost, &bindings).await?;
                     self.learn(&up.connection, Duration::ZERO);
                 }
                 if again || !self.knows(&up.connection, step) {
-                    topology::declare_with_exchange(&up.connection, &queue).await?;
+                    topology::declare_with_exchange(&up.connection, names, &queue).await?;
                     self.learn(&up.connection, step);
                 }
             }

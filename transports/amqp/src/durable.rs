@@ -80,15 +80,19 @@ impl Keeping {
         Ok(())
     }
 
-    /// It was made again: if it was removed meanwhile, all must know that it is back.
+    /// It was made again: if it was removed meanwhile, or the registry was, all must know that it is back.
     pub(crate) async fn again(&self) {
-        let removed = self.core.registry.view(|view| {
-            view.durables.get(self.name.as_str()).is_none_or(|durable| durable.removed.is_some())
-        });
-        if !removed {
-            return self.core.registry.enter(Entered::Seen { name: self.name.to_string() }).await;
+        let known = || {
+            self.core.registry.view(|view| {
+                view.durables.get(self.name.as_str()).is_some_and(|durable| durable.removed.is_none())
+            })
+        };
+        if known() {
+            self.core.registry.enter(Entered::Seen { name: self.name.to_string() }).await;
         }
-        if let Err(fault) = self.announce(Instant::now() + BOUND).await {
+        if !known()
+            && let Err(fault) = self.announce(Instant::now() + BOUND).await
+        {
             tracing::warn!(error = %fault.into_error("entering a durable subscription"), name = %self.name, "the registry cannot be written");
         }
     }

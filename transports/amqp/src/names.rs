@@ -42,6 +42,12 @@ pub(crate) struct Exchange {
     pub(crate) otherwise: Option<String>,
 }
 
+impl Queue {
+    pub(crate) fn is_quorum(&self) -> bool {
+        self.arguments.contains(&("x-queue-type".to_owned(), Value::Text("quorum".to_owned())))
+    }
+}
+
 impl Names {
     pub(crate) fn new(exchange: &Token) -> Self {
         Self { prefix: format!("{exchange}.1"), work: format!("{exchange}.1.work") }
@@ -177,10 +183,16 @@ impl Names {
         queue
     }
 
+    /// A queue that is deleted as soon as it is made, and goes by itself if nobody comes to that.
+    pub(crate) fn scratch(&self, random: u64) -> Queue {
+        self.queue(&format!("scratch.{random:016x}"), "quorum", &[("x-expires", 1_000)], None)
+    }
+
     /// Who declared what, for operators and for those who change a subscription.
-    pub(crate) fn registry(&self) -> Queue {
+    pub(crate) fn registry(&self, number: u8) -> Queue {
         let bounds = [("x-max-length-bytes", 64 << 20), ("x-stream-max-segment-size-bytes", 4 << 20)];
-        self.queue("registry", "stream", &bounds, None)
+        let name = if number == 1 { "registry".to_owned() } else { format!("registry.{number}") };
+        self.queue(&name, "stream", &bounds, None)
     }
 
     fn queue(&self, name: &str, kind: &str, bounds: &[(&str, i64)], full: Option<&str>) -> Queue {

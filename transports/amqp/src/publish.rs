@@ -210,7 +210,7 @@ impl Publisher {
         } else {
             bindings.to_vec()
         };
-        topology::declare(&up.connection, queue, &bindings).await?;
+        topology::declare(&up.connection, &self.names, queue, &bindings).await?;
         if let (Some(entry), Some(registry)) = (entry, self.registry.clone()) {
             tokio::spawn(async move { registry.enter(entry).await });
         }

@@ -38,6 +38,8 @@ pub(crate) struct Reader {
     bindings: Vec<Binding>,
     /// What a durable subscription is besides a queue.
     keeping: Option<Arc<Keeping>>,
+    /// What is entered in the registry of what is none.
+    entry: Option<Entered>,
     intake: Arc<Intake>,
 }
 
@@ -91,12 +93,13 @@ impl Reader {
             queue,
             bindings,
             keeping,
+            entry: entered(source),
             intake: Intake::new(core.clone(), kind, feed),
         }
     }
 
     /// Makes the subscription for the first time and watches over it from then on.
-    pub(crate) async fn start(self, entry: Option<Entered>) -> Result<()> {
+    pub(crate) async fn start(self) -> Result<()> {
         let deadline = Instant::now() + BOUND;
         let mut made = self.make_first(deadline).await;
         if let (Ok(_), Some(keeping)) = (&made, &self.keeping)
@@ -112,13 +115,18 @@ impl Reader {
             }
         })?;
         self.intake.consuming(true);
-        if let Some(entry) = entry {
-            let registry = self.core.registry.clone();
-            tokio::spawn(async move { registry.enter(entry).await });
-        }
+        self.enter();
         let core = self.core.clone();
         core.reading.spawn(self.run(made));
         Ok(())
+    }
+
+    /// Enters it, for which nobody has to wait.
+    fn enter(&self) {
+        if let Some(entry) = self.entry.clone() {
+            let registry = self.core.registry.clone();
+            tokio::spawn(async move { registry.enter(entry).await });
+        }
     }
 
     async fn make_first(&self, deadline: Instant) -> Result<Made, Fault> {
@@ -174,11 +182,18 @@ impl Reader {
                 }
             };
             self.intake.consuming(true);
+            // The registry may have been lost meanwhile.
+            self.enter();
         }
     }
 
     /// Declares, binds and consumes, all in one go.
     async fn make(&self, up: &Up, first: bool) -> Result<Made, Fault> {
+        // Once it is bound it may be written to. One that is there still has been made sure of before.
+        let queue = &self.queue;
+        if first || (queue.is_quorum() && topology::look(&up.connection, &queue.name).await?.is_none()) {
+            topology::make_sure(&up.connection, &self.core.names, queue).await?;
+        }
         let line = Line::new(self.intake.clone());
         let channel = up.connection.channel(line.clone()).await?;
         let kind = self.intake.kind();
@@ -288,6 +303,18 @@ impl Reader {
         // If the broker does not answer, the consumer goes with its channel.
         let _ = tokio::time::timeout(LEAVING, left).await;
         self.intake.end();
+    }
+}
+
+/// What is entered when `source` is subscribed to. A durable subscription enters itself.
+fn entered(source: &Source) -> Option<Entered> {
+    let dead = |kind: &str, name: String| Entered::Dead { kind: kind.to_owned(), name };
+    match source {
+        Source::Service(service) => Some(Entered::Service { name: service.to_string() }),
+        Source::Queue(key) => Some(Entered::Queue { name: key.to_string() }),
+        Source::DeadLetters(Origin::Queue(key)) => Some(dead("queue", key.to_string())),
+        Source::DeadLetters(Origin::Durable(name)) => Some(dead("durable", name.to_string())),
+        Source::Durable(..) | Source::Topic(_) | Source::Control(_) | Source::Inbox(_) => None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     bus::BOUND,
     link::{Link, Making},
+    names::{Names, Queue},
     publish::Publisher,
     topology,
     wire::{
@@ -29,6 +30,8 @@ use crate::{
 
 /// How many entries may be on their way to a reader.
 const AHEAD: u16 = 1_000;
+/// RabbitMQ may lose the stream itself, see [`Registry::declare`]: so many may take its place, one after the other.
+const MOST: u8 = 9;
 /// Between two attempts to reach it.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -103,6 +106,8 @@ struct Way {
 }
 
 struct Listening {
+    /// Which of the streams is the one, from 1.
+    number: AtomicU8,
     channel: Mutex<Option<Channel>>,
     state: Mutex<State>,
     /// How many entries were read.
@@ -120,8 +125,12 @@ struct State {
 
 impl Registry {
     pub(crate) fn new(making: Making) -> Self {
-        let ears =
-            Listening { channel: Mutex::default(), state: Mutex::default(), read: watch::Sender::new(0) };
+        let ears = Listening {
+            number: AtomicU8::new(1),
+            channel: Mutex::default(),
+            state: Mutex::default(),
+            read: watch::Sender::new(0),
+        };
         Self { making, way: OnceCell::new(), begun: AtomicBool::new(false), ears: Arc::new(ears) }
     }
 
@@ -146,8 +155,7 @@ impl Registry {
             self.write(id.clone(), what, deadline).await?;
             let way = self.way(deadline).await?;
             if !self.begun.swap(true, Ordering::AcqRel) {
-                let following =
-                    follow(way.link.clone(), self.making.names.registry().name, self.ears.clone());
+                let following = follow(way.link.clone(), self.making.names.clone(), self.ears.clone());
                 let end = self.making.end.clone();
                 tokio::spawn(async move { end.run_until_cancelled(following).await });
             }
@@ -162,12 +170,12 @@ impl Registry {
     }
 
     async fn write(&self, id: String, what: Entered, deadline: Instant) -> Result<(), Fault> {
-        let queue = self.making.names.registry();
         let body = serde_json::to_vec(&Entry { id: id.clone(), at: now(), what }).unwrap_or_default();
         loop {
             let written = async {
                 let way = self.way(deadline).await?;
                 self.declare(way, deadline).await?;
+                let queue = self.ears.queue(&self.making.names);
                 way.publisher.send(&way.publisher.stored(&queue, id.clone(), &body), deadline).await
             };
             match timeout_at(deadline, written).await.unwrap_or(Err(Fault::Late)) {
@@ -191,6 +199,10 @@ impl Registry {
         timeout_at(deadline, self.way.get_or_try_init(make)).await.unwrap_or(Err(Fault::Late))
     }
 
+    /// Makes sure that the stream is there, once a connection.
+    ///
+    /// Before 4.0 RabbitMQ writes down late that it keeps streams at all. If it is killed within a second or so of its first
+    /// one, that one is neither there nor can it be made or deleted, and another takes its place.
     async fn declare(&self, way: &Way, deadline: Instant) -> Result<(), Fault> {
         let mut declared = way.declared.lock().await;
         let up = way.link.until(deadline).await.ok_or(Fault::NotSent)?;
@@ -198,12 +210,27 @@ impl Registry {
             return Ok(());
         }
         let names = &self.making.names;
-        let queue = names.registry();
-        let bindings = [(names.work().to_owned(), queue.name.clone())];
-        if topology::look(&up.connection, &queue.name).await?.is_some() {
-            topology::bind(&up.connection, &queue.name, &bindings).await?;
-        } else {
-            topology::declare(&up.connection, &queue, &bindings).await?;
+        for number in 1..=MOST {
+            let queue = names.registry(number);
+            let bindings = [(names.work().to_owned(), queue.name.clone())];
+            let made = if topology::look(&up.connection, &queue.name).await?.is_some() {
+                topology::bind(&up.connection, &queue.name, &bindings).await
+            } else {
+                topology::declare(&up.connection, names, &queue, &bindings).await
+            };
+            match made {
+                Err(fault) if fault.is_out_of_reach() && number < MOST => {
+                    tracing::warn!(
+                        queue = queue.name,
+                        "rabbitmq has lost the registry: another takes its place"
+                    );
+                }
+                Err(fault) => return Err(fault),
+                Ok(()) => {
+                    self.ears.use_number(number);
+                    break;
+                }
+            }
         }
         *declared = Some(up.connection);
         Ok(())
@@ -211,8 +238,9 @@ impl Registry {
 }
 
 /// Reads the log for ever.
-async fn follow(link: Link, name: String, ears: Arc<Listening>) {
+async fn follow(link: Link, names: Names, ears: Arc<Listening>) {
     while let Some(up) = link.up().await {
+        let name = ears.queue(&names).name;
         let followed = async {
             let channel = up.connection.channel(ears.clone()).await?;
             *ears.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel.clone());
@@ -241,6 +269,21 @@ async fn follow(link: Link, name: String, ears: Arc<Listening>) {
 }
 
 impl Listening {
+    fn queue(&self, names: &Names) -> Queue {
+        names.registry(self.number.load(Ordering::Acquire))
+    }
+
+    /// This one it is; what was read of another does not count.
+    fn use_number(&self, number: u8) {
+        if self.number.swap(number, Ordering::AcqRel) != number {
+            let mut state = self.state();
+            (state.view, state.next) = (View::default(), None);
+            drop(state);
+            // Whoever reads the other begins anew.
+            self.channel.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -36,15 +36,37 @@ pub(crate) async fn exchanges(connection: &Connection, names: &Names) -> Result<
 /// Declares a queue and binds it, on a channel of its own.
 pub(crate) async fn declare(
     connection: &Connection,
+    names: &Names,
     queue: &Queue,
     bindings: &[Binding],
 ) -> Result<(), Fault> {
+    make_sure(connection, names, queue).await?;
     let channel = connection.channel(Arc::new(Silent)).await?;
     declare_on(&channel, queue, bindings).await
 }
 
+/// Declares a quorum queue so that the broker still knows it after a crash, before anything is bound to it.
+///
+/// Before [4.0](Connection::writes_queues_late) RabbitMQ keeps in memory, for a second and more, under which id it has made
+/// a quorum queue (rabbitmq/ra#443). If it is killed meanwhile it makes another one on its return, which has no leader and
+/// never gets one, and what the first had confirmed is lost. What it keeps so is written as soon as it asks its table for a
+/// name that it does not know: it does when another queue is made.
+pub(crate) async fn make_sure(connection: &Connection, names: &Names, queue: &Queue) -> Result<(), Fault> {
+    if !queue.is_quorum() || !connection.writes_queues_late() {
+        return Ok(());
+    }
+    let channel = connection.channel(Arc::new(Silent)).await?;
+    let other = names.scratch(rand::random());
+    let asked = [queue, &other]
+        .map(|queue| channel.call(&method::queue_declare(&queue.name, queue.auto_delete, &queue.arguments)));
+    all(asked.into()).await?;
+    // It is on its way; nobody needs the answer.
+    drop(channel.call(&method::queue_delete(&other.name)));
+    Ok(())
+}
+
 /// Declares a queue and binds it.
-pub(crate) async fn declare_on(channel: &Channel, queue: &Queue, bindings: &[Binding]) -> Result<(), Fault> {
+async fn declare_on(channel: &Channel, queue: &Queue, bindings: &[Binding]) -> Result<(), Fault> {
     let declare = method::queue_declare(&queue.name, queue.auto_delete, &queue.arguments);
     let mut asked = vec![channel.call(&declare)];
     asked.extend(
@@ -68,7 +90,12 @@ pub(crate) async fn unbind(connection: &Connection, queue: &str, bindings: &[Bin
 }
 
 /// Declares an exchange that hands everything to one queue of the same name, and that queue.
-pub(crate) async fn declare_with_exchange(connection: &Connection, queue: &Queue) -> Result<(), Fault> {
+pub(crate) async fn declare_with_exchange(
+    connection: &Connection,
+    names: &Names,
+    queue: &Queue,
+) -> Result<(), Fault> {
+    make_sure(connection, names, queue).await?;
     let channel = connection.channel(Arc::new(Silent)).await?;
     let exchange = channel.call(&method::exchange_declare(&queue.name, "fanout", true, &Table::new()));
     let bindings = [(queue.name.clone(), String::new())];

@@ -115,6 +115,12 @@ impl Connection {
         &self.0.broker
     }
 
+    /// Whether the broker is of a version that may forget in a crash which quorum queues it has just made.
+    pub(crate) fn writes_queues_late(&self) -> bool {
+        let version = self.0.broker.rsplit(' ').next().and_then(|version| version.split('.').next());
+        version.and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < 4)
+    }
+
     /// Whether both are the same.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -47,6 +47,11 @@ impl Fault {
         matches!(self, Self::Refused { code: 404, .. })
     }
 
+    /// Whether a queue is known to the broker, and none of its nodes has it.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        matches!(self, Self::Refused { code: 404, text } if text.contains("down or inaccessible"))
+    }
+
     /// Whether trying again on a new channel or connection may help without anybody changing anything.
     pub(crate) fn passes(&self) -> bool {
         match self {

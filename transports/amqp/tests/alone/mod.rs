@@ -21,6 +21,7 @@ mod operators;
 mod recovery;
 mod refusal;
 mod tls;
+mod young;
 
 const LIMIT: Duration = Duration::from_secs(15);
 
