@@ -31,4 +31,4 @@ macro_rules! struck {
     )+};
 }
 
-struck!(redis: Redis, nats: Nats);
+struck!(redis: Redis, nats: Nats, amqp: Amqp);
