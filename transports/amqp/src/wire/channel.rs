@@ -103,6 +103,9 @@ impl Channel {
     }
 
     /// Asks; the question is on its way when this returns, and questions are answered in their order.
+    ///
+    /// The channel stays until it has its answer, whoever waits for that: where our farewell meets the broker's refusal,
+    /// which is one too, lapin takes what comes next for an error of the whole connection.
     pub(crate) fn call(&self, question: &Ask) -> impl Future<Output = Result<Answer, Fault>> + use<> {
         let inner = self.inner().clone();
         let fault = inner.state().fault.clone();
@@ -112,7 +115,9 @@ impl Channel {
         }
         let mut asking = Box::pin(question.clone().of(inner.lapin.clone()));
         let begun = if fault.is_none() { begin(asking.as_mut()) } else { Poll::Pending };
-        async move {
+        let channel = self.clone();
+        let answered = async move {
+            let _channel = channel;
             if let Some(fault) = fault {
                 return Err(fault);
             }
@@ -139,7 +144,9 @@ impl Channel {
                     Err(fault)
                 }
             }
-        }
+        };
+        let answered = tokio::spawn(answered);
+        async move { answered.await.unwrap_or(Err(Fault::Lost)) }
     }
 
     /// Publishes; the verdict comes only where the channel [confirms](super::method::confirm_select). Messages go out in

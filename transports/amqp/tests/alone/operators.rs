@@ -196,3 +196,24 @@ async fn a_full_queue_refuses_and_takes_again_when_there_is_room() -> Outcome {
     bus.close().await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_nobody_waits_for_any_more_costs_no_connection() -> Outcome {
+    let (server, exchange) = (shared().await?, exchange());
+    let bus = connect(&server.uri(), &exchange).await?;
+    let queue = bus.subscribe(jobs(), 1).await?;
+    let mut watch = bus.connection();
+    let absent = Token::new("absent")?;
+    let mut given_up = 0;
+    for _ in 0..400 {
+        // The broker answers that there is no such queue, and closes the channel, just when we leave it.
+        let patience = Duration::from_micros(rand::random_range(0..3_000));
+        given_up +=
+            usize::from(tokio::time::timeout(patience, bus.remove_durable(&absent, None)).await.is_err());
+    }
+    assert!((1..400).contains(&given_up), "{given_up} were given up");
+    let told = tokio::time::timeout(Duration::from_secs(1), watch.changed()).await;
+    assert!(told.is_err() && queue.consuming().get(), "{told:?}");
+    bus.close().await?;
+    Ok(())
+}
