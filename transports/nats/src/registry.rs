@@ -15,6 +15,14 @@ use tokio::time::Instant;
 
 use crate::{bus::Core, clock, declare::Stream, fault::Fault, publish::store};
 
+/// The longest that a reader reads without saying so again.
+const MOST_BEAT: Duration = Duration::from_secs(3600);
+
+/// How often a reader says that it reads, of a subscription that may be removed after `expiry` without one.
+pub(crate) fn beat(expiry: Duration) -> Duration {
+    (expiry / 10).clamp(Duration::from_millis(100), MOST_BEAT)
+}
+
 /// What a record says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {

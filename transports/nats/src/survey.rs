@@ -218,8 +218,12 @@ async fn durable(
     match &written {
         Some(written) => {
             declared.patterns = Some(written.record.patterns.clone());
-            declared.idle = Some(if is_read(&info) { Duration::ZERO } else { written.age });
-            declared.expires_after = Duration::try_from_secs_f64(written.record.expires).ok();
+            let expiry = Duration::try_from_secs_f64(written.record.expires).ok();
+            // A reader that has its hands full asks for nothing; it still says now and then that it reads.
+            let full = number(&info, "num_ack_pending") > 0
+                && expiry.is_some_and(|expiry| written.age < registry::beat(expiry) * 3 / 2);
+            declared.idle = Some(if is_read(&info) || full { Duration::ZERO } else { written.age });
+            declared.expires_after = expiry;
         }
         None if is_read(&info) => declared.idle = Some(Duration::ZERO),
         None => {}

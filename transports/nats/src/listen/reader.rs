@@ -24,6 +24,7 @@ use crate::{
     door::Door,
     hand::Held,
     link::State,
+    registry,
     settle::{Entry, Token},
 };
 
@@ -37,7 +38,6 @@ const MOST_RESTING: usize = 256;
 const MOST_AGAIN: usize = 32;
 /// How long a delivery without a place waits for one before another process may have it.
 const PATIENCE: Duration = Duration::from_secs(1);
-const MOST_BEAT: Duration = Duration::from_secs(3600);
 
 /// One subscription.
 struct Reader {
@@ -98,17 +98,12 @@ pub(super) async fn start(
         sure: Some(generation),
         look: None,
         next_look: now + LOOK,
-        next_beat: now + beat(core),
+        next_beat: now + registry::beat(core.idle_expiry),
         complained: false,
         plan,
     };
     core.listening.spawn(reader.run(state));
     Ok(())
-}
-
-/// How often a reader of a durable subscription says that it reads.
-fn beat(core: &Core) -> Duration {
-    (core.idle_expiry / 10).clamp(Duration::from_millis(100), MOST_BEAT)
 }
 
 impl Reader {
@@ -209,7 +204,7 @@ impl Reader {
         }
         self.look();
         if Instant::now() >= self.next_beat {
-            self.next_beat = Instant::now() + beat(&self.core);
+            self.next_beat = Instant::now() + registry::beat(self.core.idle_expiry);
             if let Some(wanted) = self.plan.wanted.clone() {
                 let core = self.core.clone();
                 tokio::spawn(async move {
