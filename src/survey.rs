@@ -30,7 +30,8 @@ pub struct Declared {
     pub patterns: Option<Vec<String>>,
     /// Messages that wait to be delivered now.
     pub waiting: Option<u64>,
-    /// Messages that were delivered and are not settled.
+    /// Messages that were delivered and are not settled; where it is unknown who consumes, also what was given back and
+    /// nobody has taken since.
     pub in_hand: Option<u64>,
     /// Messages that wait for their retry to be due.
     pub resting: Option<u64>,

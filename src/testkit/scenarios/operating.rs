@@ -65,8 +65,12 @@ struct Expected {
 impl Expected {
     fn differs(&self, told: &Declared) -> bool {
         let wrong = |told: Option<u64>, right: u64| told.is_some_and(|told| told != right);
-        wrong(told.waiting, self.waiting)
-            || wrong(told.in_hand, self.in_hand)
+        // A broker that cannot say who reads may not know what was given back from what is in hand either.
+        let counts = match (told.consumers, told.waiting.zip(told.in_hand)) {
+            (None, Some((waiting, in_hand))) => waiting + in_hand != self.waiting + self.in_hand,
+            _ => wrong(told.waiting, self.waiting) || wrong(told.in_hand, self.in_hand),
+        };
+        counts
             || wrong(told.resting, self.resting)
             || wrong(told.consumers.map(|consumers| consumers.min(1)), self.consumers)
             || wrong(told.deaf, 0)

@@ -17,7 +17,7 @@ const ENDLESS: u64 = 10_000_000_000;
 /// How many messages are taken before everything else is looked at.
 pub(super) const BURST: usize = 32;
 /// How long ending may take.
-pub(crate) const LEAVE: Duration = Duration::from_secs(2);
+pub(crate) const LEAVE: Duration = Duration::from_secs(3);
 
 /// Subscribes, with others in `group` or alone.
 pub(crate) async fn open(

@@ -20,7 +20,7 @@ use crate::{
 const STANDS: Duration = Duration::from_secs(30);
 const BEAT: Duration = Duration::from_secs(2);
 /// How long the server is let finish.
-const QUIET: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_secs(2);
 /// How late either may be.
 const GRACE: Duration = Duration::from_secs(3);
 
