@@ -154,7 +154,10 @@ async fn what_cannot_be_read_becomes_a_dead_letter() -> Outcome {
     }
     admin.flush().await.unwrap();
     bus.publish(job("good")).await?;
-    assert_eq!(body(&next(&mut queue).await), "good");
+    // The server stores what two clients publish in an order of its own: the good one may be the first.
+    let good = next(&mut queue).await;
+    assert_eq!(body(&good), "good");
+    good.ack().await?;
     let mut dead = bus.subscribe(Source::DeadLetters(Origin::Queue(key("jobs.test"))), 4).await?;
     for _ in 0..2 {
         let letter = next(&mut dead).await;
