@@ -28,12 +28,13 @@ impl Verbosity {
     }
 }
 
-/// Starts the log of this program. Libraries beside ours are heard only when something failed: what they say at other
-/// levels may hold what must not be logged (an AMQP client warns of each message that came back, with its body).
+/// Starts the log of this program. Libraries beside ours are heard only with `-v`, and then only when something failed:
+/// what matters of that we say ourselves (an AMQP client takes it for an error that a queue is not there), and what they say
+/// at other levels may hold what must not be logged (it warns of each message that came back, with its body).
 pub fn log_to_stderr(verbosity: Verbosity, usual: LevelFilter) {
     let level = verbosity.level(usual);
-    let targets =
-        Targets::new().with_default(level.min(LevelFilter::ERROR)).with_target("commissaire", level);
+    let libraries = if verbosity.verbose > 0 { LevelFilter::ERROR } else { LevelFilter::OFF };
+    let targets = Targets::new().with_default(libraries).with_target("commissaire", level);
     let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     // A second start in one process changes nothing: the first log stays.
     let _ = tracing_subscriber::registry().with(targets).with(lines).try_init();

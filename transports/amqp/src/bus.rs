@@ -33,6 +33,9 @@ use crate::{
 /// The most that any one step takes which has no bound of its own.
 pub(crate) const BOUND: Duration = Duration::from_secs(10);
 
+/// How long the end of a bus waits for the registry.
+const ENTERING: Duration = Duration::from_secs(2);
+
 /// What every RabbitMQ of 3.10 or later promises: its quorum queues sync the disk before they confirm.
 pub(crate) const PROMISES: Guarantees = Guarantees {
     durability: Durability::Power,
@@ -61,6 +64,8 @@ pub(crate) struct Core {
     pub(crate) settling: TaskTracker,
     /// Cancelled when no subscription may take more.
     pub(crate) closing: CancellationToken,
+    /// Cancelled when the connections are closed.
+    pub(crate) farewell: CancellationToken,
     /// Cancelled when everything must end.
     pub(crate) end: CancellationToken,
 }
@@ -78,6 +83,7 @@ pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn 
     let (dialer, names) = (Arc::new(dialer), Names::new(&options.exchange));
     let health = Arc::new(Health::new(Connectivity::new(place.clone())));
     let end = CancellationToken::new();
+    let farewell = end.child_token();
     let guard = end.clone().drop_guard();
     let making = |role, after| Making {
         dialer: dialer.clone(),
@@ -85,6 +91,7 @@ pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn 
         role,
         after,
         health: health.clone(),
+        farewell: farewell.clone(),
         end: end.clone(),
     };
     let publishing = Link::make(making(Role::Publishing, None)).await?;
@@ -103,6 +110,7 @@ pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn 
         reading: TaskTracker::new(),
         settling: TaskTracker::new(),
         closing: end.child_token(),
+        farewell: farewell.clone(),
         end: end.clone(),
     });
     let watching = core.clone();
@@ -140,6 +148,8 @@ impl Bus for AmqpBus {
             core.settling.wait().await;
         };
         let over = timeout_at(deadline, over).await;
+        core.registry.finish(deadline.min(Instant::now() + ENTERING)).await;
+        core.farewell.cancel();
         let mut closed = Ok(());
         for link in [&core.consuming, &core.publishing] {
             if let Some(up) = link.now() {

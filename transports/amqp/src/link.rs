@@ -33,6 +33,8 @@ pub(crate) struct Making {
     /// It dials only when that one is up.
     pub(crate) after: Option<Link>,
     pub(crate) health: Arc<Health>,
+    /// Cancelled when it is closed in order: then it is not made again.
+    pub(crate) farewell: CancellationToken,
     pub(crate) end: CancellationToken,
 }
 
@@ -166,6 +168,9 @@ impl Making {
         loop {
             up.lost().await;
             sender.send_replace(None);
+            if self.farewell.is_cancelled() {
+                return;
+            }
             let mut connection = up.connection.clone();
             let why = if connection.is_down() { connection.why() } else { "a channel was closed".to_owned() };
             self.health.is(self.role, Some(&why));

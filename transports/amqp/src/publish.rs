@@ -211,8 +211,8 @@ impl Publisher {
             bindings.to_vec()
         };
         topology::declare(&up.connection, &self.names, queue, &bindings).await?;
-        if let (Some(entry), Some(registry)) = (entry, self.registry.clone()) {
-            tokio::spawn(async move { registry.enter(entry).await });
+        if let (Some(entry), Some(registry)) = (entry, &self.registry) {
+            registry.enter_soon(entry);
         }
         self.keep(&queue.name, letter, deadline).await
     }

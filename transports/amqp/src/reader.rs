@@ -124,8 +124,7 @@ impl Reader {
     /// Enters it, for which nobody has to wait.
     fn enter(&self) {
         if let Some(entry) = self.entry.clone() {
-            let registry = self.core.registry.clone();
-            tokio::spawn(async move { registry.enter(entry).await });
+            self.core.registry.enter_soon(entry);
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::{
     sync::{OnceCell, watch},
     time::{Instant, sleep, timeout_at},
 };
+use tokio_util::task::TaskTracker;
 
 use crate::{
     bus::BOUND,
@@ -95,6 +96,8 @@ pub(crate) struct Registry {
     way: OnceCell<Way>,
     /// It is read: from when somebody first wants to know.
     begun: AtomicBool,
+    /// Entries for which nobody waits.
+    entering: TaskTracker,
     ears: Arc<Listening>,
 }
 
@@ -131,7 +134,13 @@ impl Registry {
             state: Mutex::default(),
             read: watch::Sender::new(0),
         };
-        Self { making, way: OnceCell::new(), begun: AtomicBool::new(false), ears: Arc::new(ears) }
+        Self {
+            making,
+            way: OnceCell::new(),
+            begun: AtomicBool::new(false),
+            entering: TaskTracker::new(),
+            ears: Arc::new(ears),
+        }
     }
 
     /// Looks at the log as far as it was read.
@@ -144,6 +153,20 @@ impl Registry {
         let id = format!("{:032x}", rand::random::<u128>());
         if let Err(fault) = self.write(id, what, Instant::now() + BOUND).await {
             tracing::debug!(?fault, "the registry cannot be written");
+        }
+    }
+
+    /// Writes an entry, for which nobody has to wait but who [closes](Self::finish) the bus.
+    pub(crate) fn enter_soon(self: &Arc<Self>, what: Entered) {
+        let registry = self.clone();
+        self.entering.spawn(async move { registry.enter(what).await });
+    }
+
+    /// Waits until what was to be entered is.
+    pub(crate) async fn finish(&self, deadline: Instant) {
+        self.entering.close();
+        if timeout_at(deadline, self.entering.wait()).await.is_err() {
+            tracing::debug!("not all was entered in the registry");
         }
     }
 

@@ -217,3 +217,17 @@ async fn a_question_that_nobody_waits_for_any_more_costs_no_connection() -> Outc
     bus.close().await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_program_declared_as_its_last_is_listed() -> Outcome {
+    let (server, exchange) = (shared().await?, exchange());
+    let brief = connect(&server.uri(), &exchange).await?;
+    brief.publish(job("last")).await?;
+    brief.close().await?;
+    let bus = connect(&server.uri(), &exchange).await?;
+    let survey = bus.survey().await?;
+    let told = survey.declared.iter().find(|told| told.what == What::Queue(key("jobs.test")));
+    assert_eq!(told.and_then(|told| told.waiting), Some(1), "{survey:?}");
+    bus.close().await?;
+    Ok(())
+}
