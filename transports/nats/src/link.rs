@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_nats::{
-    Client, Event, HeaderMap, Message, ServerError, StatusCode, Subject, Subscriber,
+    Client, Event, HeaderMap, Message, ServerAddr, ServerError, StatusCode, Subject, Subscriber,
     connection::State as Wire,
 };
 use bytes::Bytes;
@@ -86,11 +86,11 @@ impl Link {
                 look.notify_one();
                 std::future::ready(())
             });
-        let place = options.place;
+        let (place, secure) = (options.place, options.servers.iter().any(ServerAddr::tls_required));
         let dialled = timeout(BOUND, connect.connect(&options.servers[..])).await;
         let client = dialled
             .map_err(|_| Error::timeout(format_args!("connecting to {place}"), BOUND))?
-            .map_err(|error| refused(&place, &error))?;
+            .map_err(|error| refused(&place, secure, &error))?;
         let id = format!("{:032x}", rand::random::<u128>());
         let back = names.back(&options.prefix, &id);
         let answers = client

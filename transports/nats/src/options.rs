@@ -149,10 +149,11 @@ fn tls<'a>(
     Ok(connect.require_tls(scheme == "tls"))
 }
 
-/// Whether `path` holds anything in PEM. It is read again with every connection.
+/// Whether `path` holds a certificate or a key in PEM. It is read again with every connection.
 fn pem(option: &str, path: &str) -> Result<()> {
     let text = fs::read(path).map_err(|e| unreadable(option, path, &e))?;
-    if !text.windows(11).any(|bytes| bytes == b"-----BEGIN ") {
+    let begin: &[u8] = if option == "key_file" { b"-----BEGIN " } else { b"-----BEGIN CERTIFICATE-----" };
+    if !text.windows(begin.len()).any(|bytes| bytes == begin) {
         return Err(Error::config(format!("the file of bus_uri's {option} cannot be used: it must be PEM")));
     }
     Ok(())

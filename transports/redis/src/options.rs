@@ -124,11 +124,17 @@ fn tls_client(
         (None, None) => None,
         _ => return Err(Error::config("bus_uri has one of cert_file and key_file: give both or none")),
     };
-    Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: ca }).map_err(|_| {
+    let unusable = || {
         Error::config(
             "the files of bus_uri's ca_file, cert_file and key_file cannot be used: they must be PEM",
         )
-    })
+    };
+    // The library would take a file without any for one that trusts nobody.
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    if ca.as_ref().is_some_and(|pem| !pem.windows(begin.len()).any(|bytes| bytes == begin)) {
+        return Err(unusable());
+    }
+    Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: ca }).map_err(|_| unusable())
 }
 
 fn read_file(option: &str, path: &str) -> Result<Vec<u8>> {
