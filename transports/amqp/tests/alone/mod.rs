@@ -9,7 +9,7 @@ use std::{
 use commissaire::{
     Address, Bus, BusOptions, BusUri, Connection, Delivery, ErrorKind, Inbox, Key, Message, Origin, Pattern,
     Received, Result, Source, Subscription, Token,
-    testkit::{Outcome, Server, until, within},
+    testkit::{Certificates, Outcome, Secure, Server, until, within},
 };
 
 use crate::shared;
