@@ -18,6 +18,7 @@ mod alarm;
 mod deletion;
 mod mandatory;
 mod operators;
+pub(crate) mod privilege;
 mod recovery;
 mod refusal;
 mod tls;

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 mod calls;
 mod deletion;
 mod durables;
+pub(crate) mod privilege;
 mod recovery;
 mod refusal;
 mod resting;

@@ -14,6 +14,7 @@ use commissaire::{
 use redis::Value;
 
 mod operating;
+pub(crate) mod privilege;
 mod proxy;
 mod recovery;
 mod refusal;

@@ -1,7 +1,6 @@
 //! Servers, settings and users that are refused, and what is never shown.
 
 use super::*;
-use crate::STRICT;
 
 const CANARY: &str = "c4nary-s3cret";
 
@@ -84,60 +83,6 @@ async fn a_star_does_not_cross_dots() -> Outcome {
         bus.publish(Message::new(Address::Topic(key(text)), text)?).await?;
     }
     assert_eq!(body(&next(&mut topic).await), "notify.a.created");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_least_privilege_of_the_readme_is_enough() -> Outcome {
-    let server = Server::redis(STRICT).await?;
-    let rules =
-        include_str!("../../README.md").split("```").find(|block| block.starts_with("\nuser bus")).unwrap();
-    let rules = rules.replace(">PASSWORD", ">pw");
-    let mut words = vec!["ACL", "SETUSER"];
-    words.extend(rules.split_whitespace().skip(1));
-    order(&server, &words).await;
-    let uri = format!("redis://bus:pw@127.0.0.1:{}?durability=strict-power", server.port());
-    let (here, there) = (connect(&uri).await?, connect(&uri).await?);
-    let inbox = Inbox::random();
-    let pattern = || vec![Pattern::new("t.#").unwrap()];
-    for (source, address) in [
-        (Source::Service(key("svc")), Address::Service(key("svc.m"))),
-        (jobs(), Address::Queue(key("jobs.test"))),
-        (Source::Topic(pattern()), Address::Topic(key("t.x"))),
-        (Source::Durable(Token::new("d")?, pattern()), Address::Topic(key("t.x"))),
-        (Source::Control(key("svc")), Address::Control(key("svc"))),
-        (Source::Inbox(inbox), Address::Inbox(inbox)),
-    ] {
-        let mut subscription = here.subscribe(source, 4).await?;
-        there.publish(Message::new(address, "body")?).await?;
-        let delivery = next(&mut subscription).await;
-        delivery.nack(Duration::from_millis(10), "once more").await?;
-        subscription.close();
-    }
-    there.publish(Message::new(Address::Inbox(Inbox::random()), "to nobody")?).await?;
-    let mut queue = there.subscribe(jobs(), 4).await?;
-    next(&mut queue).await.term("rejected", "no").await?;
-    let mut dead = there.subscribe(Source::DeadLetters(Origin::Queue(key("jobs.test"))), 4).await?;
-    drop(next(&mut dead).await);
-    next(&mut dead).await.redrive().await?;
-    next(&mut queue).await.ack().await?;
-    let survey = there.survey().await?;
-    assert!(survey.unknown.is_empty() && survey.declared.len() == 3, "{survey:?}");
-    let (ledger, place) = (there.ledger().unwrap(), Origin::Queue(key("jobs.test")));
-    let id = MessageId::new();
-    assert_eq!(ledger.begin(&place, id, 1, LIMIT).await?, Begun::Fresh);
-    ledger.end(&place, id, 1, Some(LIMIT)).await?;
-    ledger.end(&place, id, 1, None).await?;
-    // Long enough for what is done every few seconds.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    assert!(!here.remove_durable(&Token::new("d")?, Some(LIMIT)).await?);
-    assert!(here.remove_durable(&Token::new("d")?, None).await?);
-    here.close().await?;
-    there.close().await?;
-    let Value::Array(refused) = order(&server, &["ACL", "LOG"]).await else { panic!("no log") };
-    let refused: Vec<String> = refused.iter().map(|entry| format!("{entry:?}")).collect();
-    let odd = |entry: &&String| !entry.contains("_kombu") && !entry.contains("cmd=psubscribe");
-    assert_eq!(refused.iter().find(odd), None);
     Ok(())
 }
 
