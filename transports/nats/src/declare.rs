@@ -93,26 +93,29 @@ impl Stream {
         differences(&self.0, &info["config"])
     }
 
-    /// Makes it if it is not there. Returns whether it was not. Looks first, for who may look need not be allowed to make.
+    /// Makes it if it is not there, and finds it there where the user may not make any. Returns whether it was not there.
     pub(crate) async fn ensure(&self, link: &Link, deadline: Instant) -> Result<bool> {
-        let what = format!("stream {}", self.name());
-        let (info, made) = match self.info(link, deadline).await {
-            Err(fault) if fault.is_absent() => {
-                let asked = format!("STREAM.CREATE.{}", self.name());
-                match link.api(&asked, &Value::Object(self.0.clone()), deadline).await {
-                    // Another has made it meanwhile, not quite the same.
-                    Err(Fault::Refused { code: DIFFERS, .. }) => (self.info(link, deadline).await, false),
-                    Err(fault) => return Err(fault.into_error(&format!("making {what}"))),
-                    Ok(info) => {
-                        let made = info["did_create"].as_bool().unwrap_or(false);
-                        (Ok(info), made)
-                    }
-                }
+        let what = || format!("stream {}", self.name());
+        let asked = format!("STREAM.CREATE.{}", self.name());
+        let (info, made) = match link.api(&asked, &Value::Object(self.0.clone()), deadline).await {
+            Ok(info) => {
+                let made = info["did_create"].as_bool().unwrap_or(false);
+                (info, made)
             }
-            found => (found, false),
+            Err(fault @ Fault::Forbidden(_)) => match self.info(link, deadline).await {
+                Err(none) if none.is_absent() => {
+                    return Err(fault.into_error(&format!("making {}", what())));
+                }
+                found => (found.map_err(|fault| fault.into_error(&format!("looking at {}", what())))?, false),
+            },
+            // Another setting may differ than those that we need.
+            Err(Fault::Refused { code: DIFFERS, .. }) => {
+                let info = self.info(link, deadline).await;
+                (info.map_err(|fault| fault.into_error(&format!("looking at {}", what())))?, false)
+            }
+            Err(fault) => return Err(fault.into_error(&format!("making {}", what()))),
         };
-        let info = info.map_err(|fault| fault.into_error(&format!("looking at {what}")))?;
-        same(&what, &self.differences(&info))?;
+        same(&what(), &self.differences(&info))?;
         Ok(made)
     }
 

@@ -127,7 +127,9 @@ async fn clients_call_enqueue_announce_and_listen_and_do_nothing_else() -> Outco
     for subscription in &mut heard {
         assert_eq!(take(subscription).await, "body");
     }
-    assert_eq!(refused(&server), Vec::<String>::new());
+    // Streams are asked for as if they could be made.
+    let odd = |line: &String| !line.contains("$JS.API.STREAM.CREATE.commissaire=1=");
+    assert_eq!(refused(&server).into_iter().find(odd), None);
     let start = Instant::now();
     let error =
         clients.publish(message(Address::Queue(key("jobs.nobodys")), "no queue is there")).await.unwrap_err();
