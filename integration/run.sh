@@ -12,6 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # What the tests start: the program, the Debian package that has it, the services that the package would start.
 needed=(
     "cc              gcc libc6-dev   -"
+    "openssl         openssl         -"
     "setpriv         util-linux      -"
     "redis-server    redis-server    redis-server.service"
     "nats-server     nats-server     nats-server.service"
@@ -154,6 +155,7 @@ for row in "${needed[@]}"; do
     program=${row%% *}
     case $program in
         setpriv) ;;
+        openssl) openssl version ;;
         # It knows no --version: it would start a node.
         rabbitmq-server) ls -d /usr/lib/rabbitmq/lib/rabbitmq_server-* | sed 's|.*/rabbitmq_server-|RabbitMQ |' ;;
         *) "$program" --version 2>&1 | sed -n 1p ;;

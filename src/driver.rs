@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::{
     actor::{Access, Identity, introduce},
     address::Token,
-    bus::{Bus, Guarantees},
+    bus::{Bus, Durability, Guarantees},
     error::{Error, Result},
 };
 
@@ -101,6 +102,26 @@ impl BusUri {
             }
         }
         Ok(options)
+    }
+
+    /// The least that stored messages must survive, as the option `durability` says: `relaxed` (or nothing) asks for
+    /// nothing, `strict` for the death of the broker, `strict-power` for a loss of power as well.
+    pub fn demanded(&self) -> Result<Durability> {
+        let asked = self.0.query_pairs().find(|(name, _)| name == "durability");
+        match asked.as_ref().map(|(_, value)| &**value) {
+            None | Some("relaxed") => Ok(Durability::None),
+            Some("strict") => Ok(Durability::Kill),
+            Some("strict-power") => Ok(Durability::Power),
+            Some(other) => Err(Error::config(format!(
+                "bus_uri has durability={other:?}: write relaxed, strict or strict-power"
+            ))),
+        }
+    }
+
+    /// A part of what [`expose`](Self::expose) shows, percent-decoded. `what` names it in the error: `password`.
+    pub fn decoded(part: &str, what: &str) -> Result<String> {
+        let text = percent_decode_str(part).decode_utf8();
+        Ok(text.map_err(|_| Error::config(format!("the {what} in bus_uri is not UTF-8")))?.into_owned())
     }
 
     /// With a slash too few or too many before the user, a password stands in what is read as a path or an option.

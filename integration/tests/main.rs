@@ -17,4 +17,5 @@ mod sharing;
 mod storage;
 mod survival;
 mod switching;
+mod tls;
 mod up;

@@ -25,6 +25,7 @@
 //! | `COMMISSAIRE_SEED` | the seed of everything random, as a failure prints it |
 //! | `COMMISSAIRE_TEST_DIR` | a folder for servers' files; the processes are recorded in its `pids/` |
 
+mod certificates;
 mod chaos;
 mod differential;
 pub mod fuzz;
@@ -37,11 +38,13 @@ mod proxy;
 mod reader;
 mod scenario;
 mod scenarios;
+mod secure;
 mod server;
 mod sim;
 mod target;
 mod wait;
 
+pub use certificates::Certificates;
 pub use chaos::{ChaosBus, Fault};
 pub use differential::{Differential, differential};
 pub use history::{Breach, Event, Findings, History, Rules, Seen, check as check_events};
@@ -50,6 +53,7 @@ pub use process::Process;
 pub use proxy::{Cut, Proxy, Traffic, Way};
 pub use reader::Reader;
 pub use scenario::{Need, SCENARIOS, Scenario, check, run};
+pub use secure::Secure;
 pub use server::Server;
 pub use sim::{Plant, simulate, simulation};
 pub use target::{Stage, Target};

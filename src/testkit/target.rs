@@ -30,6 +30,7 @@ type Connect = Box<dyn Fn(BusOptions) -> BoxFuture<'static, Result<Arc<dyn Bus>>
 /// A broker to run scenarios against: how to open one more connection to it.
 pub struct Target {
     connect: Connect,
+    exchange: Option<Token>,
     lease: Option<Duration>,
     patience: Duration,
     server: Option<tokio::sync::Mutex<Server>>,
@@ -40,7 +41,8 @@ impl Target {
     pub fn new(
         connect: impl Fn(BusOptions) -> BoxFuture<'static, Result<Arc<dyn Bus>>> + Send + Sync + 'static,
     ) -> Self {
-        Self { connect: Box::new(connect), lease: None, patience: Duration::from_secs(15), server: None }
+        let patience = Duration::from_secs(15);
+        Self { connect: Box::new(connect), exchange: None, lease: None, patience, server: None }
     }
 
     /// The broker at `uri`, reached with `driver`. A URI that cannot be read fails the connections.
@@ -75,6 +77,13 @@ impl Target {
     #[must_use]
     pub fn on(mut self, server: Server) -> Self {
         self.server = Some(tokio::sync::Mutex::new(server));
+        self
+    }
+
+    /// Says which exchange a scenario is to take, rather than a new one: where users may not touch just any.
+    #[must_use]
+    pub fn exchange(mut self, exchange: Token) -> Self {
+        self.exchange = Some(exchange);
         self
     }
 
@@ -134,7 +143,8 @@ pub struct Stage {
 impl Stage {
     /// A stage on `target` with an exchange that nothing else uses.
     pub fn new(target: Target, seed: u64) -> Outcome<Self> {
-        let exchange = Token::new(format!("t{:016x}", rand::random::<u64>()))?;
+        let own = target.exchange.clone();
+        let exchange = own.map_or_else(|| Token::new(format!("t{:016x}", rand::random::<u64>())), Ok)?;
         Ok(Self { target, exchange, seed, opened: Mutex::default() })
     }
 

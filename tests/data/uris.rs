@@ -1,6 +1,6 @@
 //! A `bus_uri` never shows what may be a secret.
 
-use commissaire::{BusOptions, BusUri, connect};
+use commissaire::{BusOptions, BusUri, Durability, ErrorKind, connect};
 
 const CANARY: &str = "c4n4ry";
 /// The canary percent-encoded, as a careless printer would show it, and in upper case, as a host would be folded.
@@ -115,4 +115,28 @@ fn a_configuration_does_not_show_its_bus_uri() {
     assert_hidden("the configuration", &format!("{:?}", layers.load().unwrap()));
     let flag: commissaire::config::Hidden = "redis://user:c4n4ry@host".parse().unwrap();
     assert_hidden("the option", &format!("{flag:?}"));
+}
+
+#[test]
+fn the_durability_that_is_asked_for_is_one_of_three() {
+    let demanded = |uri: &str| uri.parse::<BusUri>().unwrap().demanded();
+    for (uri, wanted) in [
+        ("x://h", Durability::None),
+        ("x://h?durability=relaxed", Durability::None),
+        ("x://h?a=b&durability=strict", Durability::Kill),
+        ("x://h?durability=strict%2Dpower", Durability::Power),
+    ] {
+        assert_eq!(demanded(uri).unwrap(), wanted, "{uri}");
+    }
+    for wrong in ["", "Strict", "kill"] {
+        let error = demanded(&format!("x://h?durability={wrong}")).unwrap_err();
+        assert!(*error.kind() == ErrorKind::Config && error.to_string().contains("strict-power"), "{error}");
+    }
+}
+
+#[test]
+fn a_part_is_decoded_or_named() {
+    assert_eq!(BusUri::decoded("p%40ss%2Fw%C3%A9", "password").unwrap(), "p@ss/w\u{e9}");
+    let error = BusUri::decoded("c4n4ry%FF", "password").unwrap_err().to_string();
+    assert!(error.contains("password") && !error.contains(CANARY), "{error}");
 }

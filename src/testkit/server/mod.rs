@@ -59,7 +59,8 @@ struct Program {
 }
 
 impl Server {
-    /// A redis-server with these settings (`("appendonly", "yes")`), without snapshots unless they say so.
+    /// A redis-server with these settings (`("appendonly", "yes")`), without snapshots unless they say so, and `users`,
+    /// the text of its ACL file.
     pub async fn redis(settings: &[(&str, &str)]) -> Outcome<Self> {
         Self::start(&redis::PROGRAM, settings).await
     }
@@ -70,7 +71,7 @@ impl Server {
     }
 
     /// A RabbitMQ node of its own with these settings: lines of its configuration file (`("heartbeat", "10")`), and
-    /// `plugins`, their names. Takes 5 to 15 s to start.
+    /// `plugins`, their names, and `definitions`, the text of what it loads at its first start. Takes 5 to 15 s to start.
     pub async fn rabbitmq(settings: &[(&str, &str)]) -> Outcome<Self> {
         Self::start(&rabbitmq::PROGRAM, settings).await
     }

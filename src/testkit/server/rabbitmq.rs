@@ -29,6 +29,11 @@ pub(super) const PROGRAM: Program = Program {
         for (name, value) in settings {
             match name.as_str() {
                 "plugins" => plugins = value,
+                "definitions" => {
+                    let file = dir.join("definitions.json");
+                    fs::write(&file, value)?;
+                    let _ = writeln!(text, "load_definitions = {}", file.display());
+                }
                 // Writing to a string cannot fail.
                 _ => drop(writeln!(text, "{name} = {value}")),
             }

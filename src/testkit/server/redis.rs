@@ -1,6 +1,6 @@
 //! redis-server.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{fs, net::Ipv4Addr, time::Duration};
 
 use super::{Process, Program, first_line};
 
@@ -17,9 +17,14 @@ pub(super) const PROGRAM: Program = Program {
             ("save", String::new()),
         ];
         let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value));
-        let all = fixed.chain(settings.iter().cloned());
+        let mut all: Vec<(String, String)> = fixed.chain(settings.iter().cloned()).collect();
+        for (name, value) in all.iter_mut().filter(|(name, _)| name == "users") {
+            let file = dir.join("users.acl");
+            fs::write(&file, &*value)?;
+            (*name, *value) = ("aclfile".to_owned(), file.display().to_string());
+        }
         let mut command = Process::command("redis-server");
-        command.args(all.flat_map(|(name, value)| [format!("--{name}"), value]));
+        command.args(all.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]));
         Ok(command)
     },
     answers: |stream| {

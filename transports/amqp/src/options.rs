@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fs, sync::Arc, sync::atomic::AtomicUsize};
 
 use commissaire::{BusUri, Error, Result};
-use percent_encoding::percent_decode_str;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -14,7 +13,6 @@ use crate::wire::{Dialer, Login};
 
 const PLAIN: &[&str] = &["durability", "nodes", "password_file"];
 const TLS: &[&str] = &["durability", "nodes", "password_file", "ca_file", "cert_file", "key_file"];
-const DEMANDS: &[&str] = &["relaxed", "strict", "strict-power"];
 
 /// What a `bus_uri` says.
 #[derive(Debug)]
@@ -29,11 +27,8 @@ impl Options {
     pub(crate) fn read(uri: &BusUri, name: &str) -> Result<Self> {
         let secure = uri.scheme() == "amqps";
         let options = uri.options(if secure { TLS } else { PLAIN })?;
-        if let Some(demand) = options.get("durability").filter(|demand| !DEMANDS.contains(&demand.as_str())) {
-            return Err(Error::config(format!(
-                "bus_uri has durability={demand:?}: write relaxed, strict or strict-power"
-            )));
-        }
+        // Every broker that is taken gives the most.
+        uri.demanded()?;
         let url = uri.expose();
         let usual = if secure { 5671 } else { 5672 };
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| {
@@ -83,7 +78,7 @@ fn vhost(path: &str) -> Result<String> {
             "bus_uri's path {path:?} is no virtual host: write '/' in it as %2F"
         )));
     }
-    let vhost = decoded(path, "path")?;
+    let vhost = BusUri::decoded(path, "path")?;
     if vhost.len() > 255 {
         return Err(Error::config("bus_uri's path is longer than a virtual host can be"));
     }
@@ -102,7 +97,7 @@ fn login(uri: &BusUri, options: &BTreeMap<String, String>) -> Result<Login> {
         (Some(_), Some(_)) => {
             return Err(Error::config("bus_uri has a password and password_file: give one"));
         }
-        (Some(password), None) => decoded(password, "password")?,
+        (Some(password), None) => BusUri::decoded(password, "password")?,
         (None, Some(path)) => {
             let text = String::from_utf8(read_file("password_file", path)?)
                 .map_err(|_| Error::config("the file of bus_uri's password_file is not UTF-8"))?;
@@ -113,7 +108,7 @@ fn login(uri: &BusUri, options: &BTreeMap<String, String>) -> Result<Login> {
     };
     let user = match url.username() {
         "" => "guest".to_owned(),
-        user => decoded(user, "user")?,
+        user => BusUri::decoded(user, "user")?,
     };
     Ok(Login::Plain { user, password })
 }
@@ -160,11 +155,4 @@ fn tls(options: &BTreeMap<String, String>) -> Result<ClientConfig> {
 fn read_file(option: &str, path: &str) -> Result<Vec<u8>> {
     fs::read(path)
         .map_err(|e| Error::config(format!("bus_uri's {option} {path:?} cannot be read: {}", e.kind())))
-}
-
-fn decoded(text: &str, what: &str) -> Result<String> {
-    percent_decode_str(text)
-        .decode_utf8()
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| Error::config(format!("the {what} in bus_uri is not UTF-8")))
 }

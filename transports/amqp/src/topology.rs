@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use crate::{
-    names::{Names, Queue},
+    names::{Exchange, Names, Queue},
     wire::{
         Answer, Channel, Connection, Fault, Silent, method,
         value::{Table, Value},
@@ -15,8 +15,21 @@ use crate::{
 /// What binds a queue: an exchange and a key.
 pub(crate) type Binding = (String, String);
 
-/// Declares the exchanges that everything goes through.
+/// Declares the exchanges that everything goes through; finds them there where the user may not declare.
 pub(crate) async fn exchanges(connection: &Connection, names: &Names) -> Result<(), Fault> {
+    let declared = declare_exchanges(connection, names).await;
+    let Err(Fault::Refused { code: 403, text }) = declared else { return declared };
+    let channel = connection.channel(Arc::new(Silent)).await?;
+    let look = |exchange: Exchange| channel.call(&method::exchange_look(&exchange.name, exchange.kind));
+    match all(names.exchanges().into_iter().map(look).collect()).await {
+        Err(fault) if fault.is_missing() => {
+            Err(Fault::Refused { code: 403, text: format!("{text}, and no service has declared it yet") })
+        }
+        found => found,
+    }
+}
+
+async fn declare_exchanges(connection: &Connection, names: &Names) -> Result<(), Fault> {
     let channel = connection.channel(Arc::new(Silent)).await?;
     let asked: Vec<_> = names
         .exchanges()

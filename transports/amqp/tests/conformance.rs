@@ -6,7 +6,7 @@ mod alone;
 
 use std::process::{Child, Command, Stdio};
 
-use commissaire::testkit::{Failure, Server, Target};
+use commissaire::testkit::{Failure, Server};
 use tokio::sync::OnceCell;
 
 /// One for all scenarios: each has an exchange of its own, and a start takes its time. It ends with this process, and
@@ -16,7 +16,7 @@ static SERVER: OnceCell<(Server, Child)> = OnceCell::const_new();
 /// The server that tests share which do it no harm.
 async fn shared() -> Result<&'static Server, Failure> {
     let start = async || {
-        let server = Server::rabbitmq(&[]).await?;
+        let server = Server::rabbitmq(&[("definitions", &alone::privilege::definitions())]).await?;
         let sweep = "cat; sleep 1; rm -rf \"$0\"";
         let sweeper =
             Command::new("sh").args(["-c", sweep]).arg(server.dir()).stdin(Stdio::piped()).spawn()?;
@@ -25,10 +25,5 @@ async fn shared() -> Result<&'static Server, Failure> {
     SERVER.get_or_try_init(start).await.map(|(server, _)| server)
 }
 
-async fn rabbitmq() -> Result<Target, Failure> {
-    let server = shared().await?;
-    let uri = format!("{}/%2F?durability=strict-power", server.uri());
-    Ok(Target::driver(commissaire_amqp::DRIVER, uri))
-}
-
-commissaire::conformance!(rabbitmq, commissaire_amqp::DRIVER.promises);
+// With no more rights than its user is told to be given.
+commissaire::conformance!(alone::privilege::services, commissaire_amqp::DRIVER.promises);

@@ -54,8 +54,5 @@ async fn connect_unix(uri: BusUri, options: BusOptions) -> Result<Arc<dyn Bus>> 
             "bus_uri unix:// takes the absolute path of a socket: unix:///path/bus.sock",
         ));
     }
-    let path = percent_encoding::percent_decode_str(url.path())
-        .decode_utf8()
-        .map_err(|_| Error::config("bus_uri unix://: the path is not UTF-8"))?;
-    unix::join(PathBuf::from(&*path), &options).await
+    unix::join(PathBuf::from(BusUri::decoded(url.path(), "path")?), &options).await
 }

@@ -93,7 +93,7 @@ impl Stream {
         differences(&self.0, &info["config"])
     }
 
-    /// Makes it if it is not there. Returns whether it was not.
+    /// Makes it if it is not there, and finds it there where the user may not make any. Returns whether it was not there.
     pub(crate) async fn ensure(&self, link: &Link, deadline: Instant) -> Result<bool> {
         let what = || format!("stream {}", self.name());
         let asked = format!("STREAM.CREATE.{}", self.name());
@@ -102,16 +102,25 @@ impl Stream {
                 let made = info["did_create"].as_bool().unwrap_or(false);
                 (info, made)
             }
+            Err(fault @ Fault::Forbidden(_)) => match self.info(link, deadline).await {
+                Err(none) if none.is_absent() => {
+                    return Err(fault.into_error(&format!("making {}", what())));
+                }
+                found => (found.map_err(|fault| fault.into_error(&format!("looking at {}", what())))?, false),
+            },
             // Another setting may differ than those that we need.
             Err(Fault::Refused { code: DIFFERS, .. }) => {
-                let asked = format!("STREAM.INFO.{}", self.name());
-                let info = link.api(&asked, &Value::Null, deadline).await;
+                let info = self.info(link, deadline).await;
                 (info.map_err(|fault| fault.into_error(&format!("looking at {}", what())))?, false)
             }
             Err(fault) => return Err(fault.into_error(&format!("making {}", what()))),
         };
         same(&what(), &self.differences(&info))?;
         Ok(made)
+    }
+
+    async fn info(&self, link: &Link, deadline: Instant) -> Result<Value, Fault> {
+        link.api(&format!("STREAM.INFO.{}", self.name()), &Value::Null, deadline).await
     }
 }
 

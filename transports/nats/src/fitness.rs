@@ -4,7 +4,7 @@ use commissaire::{Durability, Error, ErrorKind, Result};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::{fault::Fault, link::Link, options::Demand};
+use crate::{fault::Fault, link::Link};
 
 /// The oldest version that has what is needed.
 const OLDEST: (u64, u64) = (2, 9);
@@ -12,7 +12,12 @@ const OLDEST: (u64, u64) = (2, 9);
 const LEAST_PAYLOAD: usize = commissaire::MAX_RECEIVED;
 
 /// Refuses a server that is not fit, by name of what is missing; else says what stored messages survive.
-pub(crate) async fn check(link: &Link, place: &str, demand: Demand, deadline: Instant) -> Result<Durability> {
+pub(crate) async fn check(
+    link: &Link,
+    place: &str,
+    demand: Durability,
+    deadline: Instant,
+) -> Result<Durability> {
     let info = link.client().server_info();
     let missing = |what: String| Err(Error::config(format!("{place}: {what}")));
     if version(&info.version).is_none_or(|found| found < OLDEST) {
@@ -40,14 +45,14 @@ pub(crate) async fn check(link: &Link, place: &str, demand: Demand, deadline: In
         Err(fault) => return Err(fault.into_error(&format!("asking {place} about JetStream"))),
     }
     match demand {
-        Demand::StrictPower => Err(Error::new(
+        Durability::Power => Err(Error::new(
             ErrorKind::NotDurable,
             format!(
                 "{place} does not promise to keep messages through a loss of power: JetStream writes to disk every \
                  sync_interval (60 s in 2.9, 2 min later), and a client cannot read that setting: write durability=strict"
             ),
         )),
-        Demand::Relaxed | Demand::Strict => Ok(Durability::Kill),
+        Durability::None | Durability::Kill => Ok(Durability::Kill),
     }
 }
 

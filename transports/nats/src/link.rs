@@ -3,12 +3,15 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use async_nats::{
-    Client, Event, HeaderMap, Message, ServerError, StatusCode, Subject, Subscriber,
+    Client, Event, HeaderMap, Message, ServerAddr, ServerError, StatusCode, Subject, Subscriber,
     connection::State as Wire,
 };
 use bytes::Bytes;
@@ -58,7 +61,7 @@ pub(crate) struct Link {
     pub(crate) connectivity: Connectivity,
     /// Counts messages that the library dropped, because nobody took them in time.
     pub(crate) dropped: watch::Sender<u64>,
-    refused: Mutex<BTreeSet<String>>,
+    events: Arc<Events>,
     /// When the connection was made that is there now.
     since: Mutex<Instant>,
     pub(crate) end: CancellationToken,
@@ -72,7 +75,9 @@ impl Link {
         name: &str,
         end: CancellationToken,
     ) -> Result<Arc<Self>> {
-        let (looks, events) = (Arc::new(Notify::new()), Arc::new(Events::default()));
+        let id = format!("{:032x}", rand::random::<u128>());
+        let back = names.back(&options.prefix, &id);
+        let (looks, events) = (Arc::new(Notify::new()), Arc::new(Events::new(&back)));
         let (pace, heard, look) = (Arc::new(Mutex::new(None)), events.clone(), looks.clone());
         let connect = options
             .connect
@@ -86,32 +91,30 @@ impl Link {
                 look.notify_one();
                 std::future::ready(())
             });
-        let place = options.place;
+        let (place, secure) = (options.place, options.servers.iter().any(ServerAddr::tls_required));
         let dialled = timeout(BOUND, connect.connect(&options.servers[..])).await;
         let client = dialled
             .map_err(|_| Error::timeout(format_args!("connecting to {place}"), BOUND))?
-            .map_err(|error| refused(&place, &error))?;
-        let id = format!("{:032x}", rand::random::<u128>());
-        let back = names.back(&options.prefix, &id);
+            .map_err(|error| refused(&place, secure, &error))?;
         let answers = client
             .subscribe(format!("{back}.*"))
             .await
             .map_err(|_| Error::unavailable(format!("the connection to {place} broke at once")))?;
         let link = Arc::new(Self {
             client,
-            mux: Arc::default(),
+            mux: events.mux.clone(),
             names,
             prefix: options.prefix,
             back,
             state: watch::Sender::new(State { up: true, generation: 1 }),
             connectivity: Connectivity::new(place),
             dropped: watch::Sender::new(0),
-            refused: Mutex::default(),
+            events,
             since: Mutex::new(Instant::now()),
             end,
         });
         tokio::spawn(listen(link.clone(), answers));
-        tokio::spawn(watch_over(link.clone(), events, looks));
+        tokio::spawn(watch_over(link.clone(), looks));
         link.echo(Instant::now() + BOUND)
             .await
             .map_err(|fault| fault.into_error("asking the NATS server for an echo of our own"))?;
@@ -246,7 +249,7 @@ impl Link {
 
     /// Whether the server has refused a subscription to `subject`.
     pub(crate) fn is_refused(&self, subject: &str) -> bool {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(subject)
+        self.events.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(subject)
     }
 }
 
@@ -265,26 +268,53 @@ fn pause(last: &Mutex<Option<Instant>>) -> Duration {
     next - now
 }
 
-/// What the library told: read by [`watch_over`].
-#[derive(Debug, Default)]
-struct Events(Mutex<Told>);
-
-#[derive(Debug, Default)]
-struct Told {
-    slow: u64,
-    errors: Vec<String>,
+/// What the library tells. A refusal is noted as soon as it is told: who has subscribed asks for it after an echo.
+struct Events {
+    mux: Arc<Mux>,
+    back: String,
+    /// Messages that were dropped, until [`watch_over`] looks.
+    slow: AtomicU64,
+    /// The subjects that we may not subscribe to.
+    refused: Mutex<BTreeSet<String>>,
 }
 
 impl Events {
+    fn new(back: &str) -> Self {
+        Self {
+            mux: Arc::default(),
+            back: back.to_owned(),
+            slow: AtomicU64::new(0),
+            refused: Mutex::default(),
+        }
+    }
+
     fn take(&self, event: Event) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            Event::SlowConsumer(_) => told.slow += 1,
-            Event::ServerError(ServerError::Other(text)) if told.errors.len() < MOST_REFUSED => {
-                told.errors.push(text);
-            }
+            Event::SlowConsumer(_) => drop(self.slow.fetch_add(1, Ordering::Relaxed)),
+            Event::ServerError(ServerError::Other(text)) => self.forbid(&text),
             _ => {}
         }
+    }
+
+    /// Reads what the server says about permissions: `Permissions Violation for Publish to "SUBJECT"`.
+    fn forbid(&self, text: &str) {
+        let Some(subject) = text.split('"').nth(1) else {
+            tracing::warn!(
+                error = text.escape_default().take(256).collect::<String>(),
+                "the NATS server complains"
+            );
+            return;
+        };
+        let lower = text.to_lowercase();
+        if lower.contains("for publish") || subject.strip_suffix(".*") == Some(&self.back) {
+            self.mux.forbid(subject);
+        } else if lower.contains("for subscription") {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            if refused.len() < MOST_REFUSED {
+                refused.insert(subject.to_owned());
+            }
+        }
+        tracing::warn!(subject, "the NATS server does not allow us this subject");
     }
 }
 
@@ -309,7 +339,7 @@ async fn listen(link: Arc<Link>, mut answers: Subscriber) {
 }
 
 /// Follows the connection.
-async fn watch_over(link: Arc<Link>, events: Arc<Events>, looks: Arc<Notify>) {
+async fn watch_over(link: Arc<Link>, looks: Arc<Notify>) {
     let connects = link.client.statistics();
     let mut seen = connects.connects.load(Ordering::Relaxed);
     while !link.end.is_cancelled() {
@@ -318,12 +348,9 @@ async fn watch_over(link: Arc<Link>, events: Arc<Events>, looks: Arc<Notify>) {
             () = sleep(LOOK) => {}
             () = link.end.cancelled() => break,
         }
-        let told = std::mem::take(&mut *events.0.lock().unwrap_or_else(PoisonError::into_inner));
-        if told.slow > 0 {
-            link.dropped.send_modify(|count| *count += told.slow);
-        }
-        for text in told.errors {
-            forbid(&link, &text);
+        let slow = link.events.slow.swap(0, Ordering::Relaxed);
+        if slow > 0 {
+            link.dropped.send_modify(|count| *count += slow);
         }
         let up = link.client.connection_state() == Wire::Connected;
         let count = connects.connects.load(Ordering::Relaxed);
@@ -340,25 +367,4 @@ async fn watch_over(link: Arc<Link>, events: Arc<Events>, looks: Arc<Notify>) {
             link.connectivity.up();
         }
     }
-}
-
-/// Reads what the server says about permissions: `Permissions Violation for Publish to "SUBJECT"`.
-fn forbid(link: &Link, text: &str) {
-    let Some(subject) = text.split('"').nth(1) else {
-        tracing::warn!(
-            error = text.escape_default().take(256).collect::<String>(),
-            "the NATS server complains"
-        );
-        return;
-    };
-    let lower = text.to_lowercase();
-    if lower.contains("for publish") || subject.strip_suffix(".*") == Some(&link.back) {
-        link.mux.forbid(subject);
-    } else if lower.contains("for subscription") {
-        let mut refused = link.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if refused.len() < MOST_REFUSED {
-            refused.insert(subject.to_owned());
-        }
-    }
-    tracing::warn!(subject, "the NATS server does not allow us this subject");
 }

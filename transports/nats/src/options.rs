@@ -6,21 +6,9 @@ use std::{
 };
 
 use async_nats::{ConnectOptions, ServerAddr};
-use commissaire::{BusUri, Error, Result};
-use percent_encoding::percent_decode_str;
+use commissaire::{BusUri, Durability, Error, Result};
 
 use crate::names::is_prefix;
-
-/// How much durability is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Demand {
-    /// Take what there is, and say so once.
-    Relaxed,
-    /// Survive the server's sudden death.
-    Strict,
-    /// Survive the machine's loss of power.
-    StrictPower,
-}
 
 /// What a `bus_uri` says.
 pub(crate) struct Options {
@@ -31,7 +19,8 @@ pub(crate) struct Options {
     pub(crate) place: String,
     /// What our inboxes stand below.
     pub(crate) prefix: String,
-    pub(crate) demand: Demand,
+    /// The least that stored messages must survive.
+    pub(crate) demand: Durability,
 }
 
 const PLACE: &[&str] = &["durability", "servers", "inbox_prefix"];
@@ -43,16 +32,7 @@ impl Options {
     pub(crate) fn read(uri: &BusUri) -> Result<Self> {
         let options = uri.options(&[PLACE, WHO, TLS].concat())?;
         let get = |name: &str| options.get(name).map(String::as_str);
-        let demand = match get("durability") {
-            None | Some("relaxed") => Demand::Relaxed,
-            Some("strict") => Demand::Strict,
-            Some("strict-power") => Demand::StrictPower,
-            Some(other) => {
-                return Err(Error::config(format!(
-                    "bus_uri has durability={other:?}: write relaxed, strict or strict-power"
-                )));
-            }
-        };
+        let demand = uri.demanded()?;
         let url = uri.expose();
         let scheme = uri.scheme();
         let host = url
@@ -96,14 +76,14 @@ fn credentials<'a>(
     get: &impl Fn(&str) -> Option<&'a str>,
 ) -> Result<ConnectOptions> {
     let url = uri.expose();
-    let user = decoded(url.username(), "user")?;
+    let user = BusUri::decoded(url.username(), "user")?;
     let mut ways = 0;
     match (url.password(), get("password_file")) {
         (Some(_), Some(_)) => {
             return Err(Error::config("bus_uri has a password and a password_file: give one"));
         }
         (Some(password), None) => {
-            connect = connect.user_and_password(user, decoded(password, "password")?);
+            connect = connect.user_and_password(user, BusUri::decoded(password, "password")?);
             ways += 1;
         }
         (None, Some(path)) => {
@@ -169,10 +149,11 @@ fn tls<'a>(
     Ok(connect.require_tls(scheme == "tls"))
 }
 
-/// Whether `path` holds anything in PEM. It is read again with every connection.
+/// Whether `path` holds a certificate or a key in PEM. It is read again with every connection.
 fn pem(option: &str, path: &str) -> Result<()> {
     let text = fs::read(path).map_err(|e| unreadable(option, path, &e))?;
-    if !text.windows(11).any(|bytes| bytes == b"-----BEGIN ") {
+    let begin: &[u8] = if option == "key_file" { b"-----BEGIN " } else { b"-----BEGIN CERTIFICATE-----" };
+    if !text.windows(begin.len()).any(|bytes| bytes == begin) {
         return Err(Error::config(format!("the file of bus_uri's {option} cannot be used: it must be PEM")));
     }
     Ok(())
@@ -185,13 +166,6 @@ fn secret(option: &str, path: &str) -> Result<String> {
 
 fn unreadable(option: &str, path: &str, error: &std::io::Error) -> Error {
     Error::config(format!("bus_uri's {option} {path:?} cannot be read: {}", error.kind()))
-}
-
-fn decoded(text: &str, what: &str) -> Result<String> {
-    percent_decode_str(text)
-        .decode_utf8()
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| Error::config(format!("the {what} in bus_uri is not UTF-8")))
 }
 
 impl fmt::Debug for Options {

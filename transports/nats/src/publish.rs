@@ -218,6 +218,9 @@ pub(crate) async fn store(
                     Ok(true) => {}
                     // The server has just started, and does not listen there yet.
                     Ok(false) => sleep(BLINK).await,
+                    Err(error) if *error.kind() == ErrorKind::Forbidden => {
+                        return Err(Fault::Forbidden(error.to_string()));
+                    }
                     Err(error) if *error.kind() == ErrorKind::Topology => {
                         return Err(Fault::Odd(error.to_string()));
                     }

@@ -3,8 +3,8 @@
 use async_nats::ConnectErrorKind;
 use commissaire::{Error, ErrorKind};
 
-/// Why the first connection failed, without a word of what was given to the library.
-pub(crate) fn refused(place: &str, error: &async_nats::ConnectError) -> Error {
+/// Why the first connection failed, without a word of what was given to the library. `secure`: it was to be one over TLS.
+pub(crate) fn refused(place: &str, secure: bool, error: &async_nats::ConnectError) -> Error {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     let lower = cause.to_lowercase();
     let forbidden = |why: &str| Error::new(ErrorKind::Forbidden, format!("{place} refused us: {why}"));
@@ -19,17 +19,21 @@ pub(crate) fn refused(place: &str, error: &async_nats::ConnectError) -> Error {
         _ if lower.contains("authorization violation") || lower.contains("user authentication") => {
             forbidden("user, password, token or key are not accepted: check bus_uri")
         }
+        _ if lower.contains("fatal alert") => forbidden(
+            "it refused our TLS, or wants a certificate of ours that it knows: see cert_file and key_file",
+        ),
+        _ if lower.contains("unknownissuer") && !secure => Error::unavailable(format!(
+            "{place} wants TLS: write tls://, with ca_file if the authority is yours"
+        )),
         _ if lower.contains("unknownissuer") => {
             forbidden("its certificate is of an unknown authority: give ca_file, if it is yours")
         }
-        _ if lower.contains("notvalidforname") || lower.contains("not valid for name") => {
-            forbidden("its certificate is for another name")
+        _ if lower.contains("corrupt message") => {
+            Error::unavailable(format!("{place} speaks no TLS: write nats://, or another port"))
         }
-        _ if ["certificaterequired", "certificate required", "badcertificate", "bad certificate"]
-            .iter()
-            .any(|text| lower.contains(text)) =>
-        {
-            forbidden("it wants a certificate of ours that it knows: give cert_file and key_file")
+        _ if lower.contains("expired") => forbidden("its certificate has expired: renew it"),
+        _ if lower.contains("notvalidforname") || lower.contains("not valid for name") => {
+            forbidden("its certificate is for another name: write that host into bus_uri")
         }
         _ if lower.contains("certificate") => forbidden(&format!("TLS: {cause}")),
         _ if lower.contains("closed") || lower.contains("broken pipe") || lower.contains("reset") => {

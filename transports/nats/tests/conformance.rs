@@ -4,14 +4,5 @@
 
 mod alone;
 
-use std::time::Duration;
-
-use commissaire::testkit::{Failure, Server, Target};
-
-async fn nats() -> Result<Target, Failure> {
-    let server = Server::nats(&[]).await?;
-    let uri = format!("{}?durability=strict", server.uri());
-    Ok(Target::driver(commissaire_nats::DRIVER, uri).on(server).lease(Duration::from_secs(30)))
-}
-
-commissaire::conformance!(nats, commissaire_nats::DRIVER.promises);
+// With no more rights than its user is told to be given.
+commissaire::conformance!(alone::privilege::services, commissaire_nats::DRIVER.promises);

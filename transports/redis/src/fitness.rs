@@ -7,7 +7,6 @@ use redis::Value;
 
 use crate::{
     link::DEAF,
-    options::Demand,
     value::{pairs, text},
     wire::{Wire, no_error},
 };
@@ -29,7 +28,7 @@ pub(crate) async fn check(
     wire: &Wire,
     place: &str,
     exchange: &str,
-    demand: Demand,
+    demand: Durability,
 ) -> Result<(Durability, String)> {
     let server = info(wire, place, "server").await?;
     let version = server.get("redis_version").map(String::as_str).unwrap_or("unknown");
@@ -73,7 +72,7 @@ pub(crate) async fn survey(wire: &Wire, place: &str, survey: &mut Survey) {
     }
 }
 
-async fn durability(wire: &Wire, place: &str, demand: Demand) -> Result<Durability> {
+async fn durability(wire: &Wire, place: &str, demand: Durability) -> Result<Durability> {
     let settings = settings(wire, place).await?;
     let lacks = settings.lacks();
     if lacks.is_empty() {
@@ -81,8 +80,8 @@ async fn durability(wire: &Wire, place: &str, demand: Demand) -> Result<Durabili
         return Ok(Durability::Power);
     }
     let lacks = lacks.join(", ");
-    if demand != Demand::Relaxed {
-        let asked = if demand == Demand::Strict { "strict" } else { "strict-power" };
+    if demand != Durability::None {
+        let asked = if demand == Durability::Kill { "strict" } else { "strict-power" };
         return Err(Error::new(
             ErrorKind::NotDurable,
             format!(

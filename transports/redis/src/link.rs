@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use commissaire::{Error, ErrorKind, Result};
-use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, PushInfo, PushKind};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
@@ -69,7 +69,7 @@ impl Dialer {
         let failed = |why: &str| Error::unavailable(format!("connecting to {}: {why}", self.place));
         match timeout(DIAL, self.connect(heard)).await {
             Ok(wire) => wire,
-            Err(_) => Err(failed("no answer within 3 s")),
+            Err(_) => Err(failed(&format!("no answer within 3 s: check {} the server runs", self.doubt()))),
         }
     }
 
@@ -134,14 +134,18 @@ impl Dialer {
         }
         let tls = error.to_string();
         for (sign, why) in [
+            ("CertificateRequired", "it wants a certificate of ours: give cert_file and key_file"),
+            (
+                "fatal alert",
+                "it refused our TLS, or wants another certificate of ours: see cert_file and key_file",
+            ),
             ("UnknownIssuer", "its certificate is of an unknown authority: give ca_file"),
-            ("NotValidForName", "its certificate is for another name"),
-            ("not valid for name", "its certificate is for another name"),
-            ("Expired", "its certificate has expired"),
-            ("expired", "its certificate has expired"),
+            ("NotValidForName", "its certificate is for another name: write that host into bus_uri"),
+            ("not valid for name", "its certificate is for another name: write that host into bus_uri"),
+            ("Expired", "its certificate has expired: renew it"),
+            ("expired", "its certificate has expired: renew it"),
             ("NotValidYet", "its certificate is not valid yet"),
             ("not valid yet", "its certificate is not valid yet"),
-            ("CertificateRequired", "it wants a certificate of ours: give cert_file and key_file"),
             ("certificate", "its certificate was refused"),
         ] {
             if tls.contains(sign) {
@@ -157,7 +161,16 @@ impl Dialer {
         } else {
             "it did not speak as redis 6 or later does"
         };
-        Error::unavailable(format!("connecting to {place}: {why}: check bus_uri and that the server runs"))
+        Error::unavailable(format!("connecting to {place}: {why}: check {} the server runs", self.doubt()))
+    }
+
+    /// What may be wrong where nothing is known, as the beginning of a list.
+    fn doubt(&self) -> &'static str {
+        match self.client.get_connection_info().addr() {
+            ConnectionAddr::TcpTls { .. } => "bus_uri, that the port is one for TLS, and that",
+            ConnectionAddr::Tcp(..) => "bus_uri, that the port is none for TLS (rediss://), and that",
+            _ => "bus_uri and that",
+        }
     }
 }
 

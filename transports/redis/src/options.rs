@@ -2,8 +2,7 @@
 
 use std::{fmt, fs, path::PathBuf};
 
-use commissaire::{BusUri, Error, Result};
-use percent_encoding::percent_decode_str;
+use commissaire::{BusUri, Durability, Error, Result};
 use redis::{
     Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
     RedisConnectionInfo, TlsCertificates, io::tcp::TcpSettings,
@@ -11,24 +10,14 @@ use redis::{
 
 use crate::link::DEAF;
 
-/// How much durability is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Demand {
-    /// Take what there is, and say so once.
-    Relaxed,
-    /// Survive the server's sudden death.
-    Strict,
-    /// Survive the machine's loss of power.
-    StrictPower,
-}
-
 /// What a `bus_uri` says.
 pub(crate) struct Options {
     /// How to reach the server. Holds the password.
     pub(crate) client: Client,
     /// Where the server is, for messages: never a secret.
     pub(crate) place: String,
-    pub(crate) demand: Demand,
+    /// The least that stored messages must survive.
+    pub(crate) demand: Durability,
 }
 
 const COMMON: &[&str] = &["durability"];
@@ -44,16 +33,7 @@ impl Options {
             _ => COMMON,
         };
         let options = uri.options(known)?;
-        let demand = match options.get("durability").map(String::as_str) {
-            None | Some("relaxed") => Demand::Relaxed,
-            Some("strict") => Demand::Strict,
-            Some("strict-power") => Demand::StrictPower,
-            Some(other) => {
-                return Err(Error::config(format!(
-                    "bus_uri has durability={other:?}: write relaxed, strict or strict-power"
-                )));
-            }
-        };
+        let demand = uri.demanded()?;
         let url = uri.expose();
         if url.fragment().is_some() {
             return Err(Error::config("bus_uri has a part behind '#': write %23 in a password"));
@@ -63,7 +43,7 @@ impl Options {
                 if url.has_host() && url.host_str().is_some_and(|host| !host.is_empty()) {
                     return Err(Error::config("bus_uri names a host: write redis+unix:///path/to.sock"));
                 }
-                let path = PathBuf::from(decoded(url.path(), "path")?);
+                let path = PathBuf::from(BusUri::decoded(url.path(), "path")?);
                 let db = options.get("db").map(String::as_str).unwrap_or_default();
                 (ConnectionAddr::Unix(path), db.to_owned())
             }
@@ -93,10 +73,10 @@ impl Options {
             .set_protocol(ProtocolVersion::RESP3)
             .set_skip_set_lib_name();
         if !url.username().is_empty() {
-            settings = settings.set_username(decoded(url.username(), "user")?);
+            settings = settings.set_username(BusUri::decoded(url.username(), "user")?);
         }
         if let Some(password) = url.password() {
-            settings = settings.set_password(decoded(password, "password")?);
+            settings = settings.set_password(BusUri::decoded(password, "password")?);
         }
         // A URI without a host cannot hold a user.
         if let Some(user) = options.get("user") {
@@ -144,23 +124,22 @@ fn tls_client(
         (None, None) => None,
         _ => return Err(Error::config("bus_uri has one of cert_file and key_file: give both or none")),
     };
-    Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: ca }).map_err(|_| {
+    let unusable = || {
         Error::config(
             "the files of bus_uri's ca_file, cert_file and key_file cannot be used: they must be PEM",
         )
-    })
+    };
+    // The library would take a file without any for one that trusts nobody.
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    if ca.as_ref().is_some_and(|pem| !pem.windows(begin.len()).any(|bytes| bytes == begin)) {
+        return Err(unusable());
+    }
+    Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: ca }).map_err(|_| unusable())
 }
 
 fn read_file(option: &str, path: &str) -> Result<Vec<u8>> {
     fs::read(path)
         .map_err(|e| Error::config(format!("bus_uri's {option} {path:?} cannot be read: {}", e.kind())))
-}
-
-fn decoded(text: &str, what: &str) -> Result<String> {
-    percent_decode_str(text)
-        .decode_utf8()
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| Error::config(format!("the {what} in bus_uri is not UTF-8")))
 }
 
 impl fmt::Debug for Options {

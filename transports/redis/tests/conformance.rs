@@ -18,4 +18,5 @@ async fn redis() -> Result<Target, Failure> {
     Ok(Target::driver(commissaire_redis::DRIVER, uri).on(server).lease(Duration::from_secs(30)))
 }
 
-commissaire::conformance!(redis, commissaire_redis::DRIVER.promises);
+// With no more rights than its user is told to be given.
+commissaire::conformance!(alone::privilege::services, commissaire_redis::DRIVER.promises);

@@ -165,11 +165,9 @@ impl Dialer {
             Error::config(format!("bus_uri names host {host:?}: no certificate can be for it"))
         })?;
         let mut stream = TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(failed)?;
-        if !tls.client_auth_cert_resolver.has_certs() {
-            // A server that wants one says so only now, and nobody hears it who speaks first.
-            if let Ok(heard) = timeout(REFUSAL, stream.read_u8()).await {
-                return Err(failed(heard.err().unwrap_or_else(|| io::ErrorKind::InvalidData.into())));
-            }
+        // A server that wants a certificate, or another, says so only now, and nobody hears it who speaks first.
+        if let Ok(heard) = timeout(REFUSAL, stream.read_u8()).await {
+            return Err(failed(heard.err().unwrap_or_else(|| io::ErrorKind::InvalidData.into())));
         }
         start::ask(self, place, stream).await
     }
@@ -210,10 +208,10 @@ pub(super) fn failed_to(place: &str, error: &io::Error) -> Error {
             rustls::Error::InvalidCertificate(why) => forbidden(match why {
                 CertificateError::UnknownIssuer => "its certificate is of an unknown authority: give ca_file",
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                    "its certificate is for another name"
+                    "its certificate is for another name: write that host into bus_uri"
                 }
                 CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                    "its certificate has expired"
+                    "its certificate has expired: renew it"
                 }
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                     "its certificate is not valid yet"
@@ -223,7 +221,9 @@ pub(super) fn failed_to(place: &str, error: &io::Error) -> Error {
             rustls::Error::AlertReceived(
                 AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure,
             ) => forbidden("it wants a certificate of ours: give cert_file and key_file"),
-            rustls::Error::AlertReceived(_) => forbidden("it refused our certificate or our TLS"),
+            rustls::Error::AlertReceived(_) => forbidden(
+                "it refused our TLS, or wants another certificate of ours: see cert_file and key_file",
+            ),
             _ => Error::unavailable(format!(
                 "connecting to {place}: it does not speak TLS there: check the port"
             )),

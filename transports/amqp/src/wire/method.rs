@@ -14,7 +14,7 @@ use super::value::{Table, fields};
 /// A question.
 #[derive(Debug, Clone)]
 pub(crate) enum Ask {
-    Exchange { name: String, kind: String, durable: bool, arguments: FieldTable },
+    Exchange { name: String, kind: String, durable: bool, passive: bool, arguments: FieldTable },
     Declare { name: String, auto_delete: bool, passive: bool, arguments: FieldTable },
     Bind { queue: String, exchange: String, key: String },
     Unbind { queue: String, exchange: String, key: String },
@@ -37,7 +37,14 @@ pub(crate) enum Answer {
 }
 
 pub(crate) fn exchange_declare(name: &str, kind: &str, durable: bool, arguments: &Table) -> Ask {
-    Ask::Exchange { name: name.into(), kind: kind.into(), durable, arguments: fields(arguments) }
+    let arguments = fields(arguments);
+    Ask::Exchange { name: name.into(), kind: kind.into(), durable, passive: false, arguments }
+}
+
+/// Asks for an exchange without making it, which every user may.
+pub(crate) fn exchange_look(name: &str, kind: &str) -> Ask {
+    let arguments = FieldTable::default();
+    Ask::Exchange { name: name.into(), kind: kind.into(), durable: false, passive: true, arguments }
 }
 
 /// `auto_delete`: it goes with its last consumer.
@@ -85,8 +92,8 @@ impl Ask {
     pub(super) async fn of(self, channel: Channel) -> Result<(Answer, Option<Consumer>)> {
         let none = FieldTable::default;
         let answer = match self {
-            Self::Exchange { name, kind, durable, arguments } => {
-                let options = ExchangeDeclareOptions { durable, ..Default::default() };
+            Self::Exchange { name, kind, durable, passive, arguments } => {
+                let options = ExchangeDeclareOptions { durable, passive, ..Default::default() };
                 let kind = ExchangeKind::Custom(kind);
                 channel.exchange_declare(name.into(), kind, options, arguments).await?;
                 Answer::Done

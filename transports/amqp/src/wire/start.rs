@@ -29,6 +29,12 @@ pub(super) async fn ask(
     stream.flush().await.map_err(|e| failed_to(place, &e))?;
     let mut from = Vec::with_capacity(1024);
     loop {
+        // An alert of TLS, to who did not begin with it.
+        if from.first() == Some(&0x15) {
+            return Err(Error::unavailable(format!(
+                "connecting to {place}: it speaks TLS there: write amqps://, or another port"
+            )));
+        }
         if from.starts_with(b"AMQP") || from.len() > MOST || from.first().is_some_and(|kind| *kind != 1) {
             return Err(strange());
         }

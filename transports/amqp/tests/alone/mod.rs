@@ -9,7 +9,7 @@ use std::{
 use commissaire::{
     Address, Bus, BusOptions, BusUri, Connection, Delivery, ErrorKind, Inbox, Key, Message, Origin, Pattern,
     Received, Result, Source, Subscription, Token,
-    testkit::{Outcome, Server, until, within},
+    testkit::{Certificates, Outcome, Secure, Server, until, within},
 };
 
 use crate::shared;
@@ -18,6 +18,7 @@ mod alarm;
 mod deletion;
 mod mandatory;
 mod operators;
+pub(crate) mod privilege;
 mod recovery;
 mod refusal;
 mod tls;

@@ -34,7 +34,10 @@ pub(crate) async fn open(
     };
     let subscriber =
         subscribed.map_err(|_| Error::new(ErrorKind::Closed, format!("{}: the bus is closed", what())))?;
-    known(link, subject, deadline).await.map_err(|fault| fault.into_error(&what()))?;
+    // The library tells of a refusal beside the messages, so that one echo may overtake it.
+    for _ in 0..2 {
+        known(link, subject, deadline).await.map_err(|fault| fault.into_error(&what()))?;
+    }
     Ok(subscriber)
 }
 

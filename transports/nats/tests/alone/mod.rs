@@ -9,7 +9,7 @@ use std::{
 use commissaire::{
     Address, Bus, BusOptions, BusUri, Connection, Delivery, Durability, Error, ErrorKind, Inbox, Key,
     Message, Origin, Pattern, Received, Result, Source, Subscription, Token, header,
-    testkit::{Lateness, Outcome, Server, until, within},
+    testkit::{Certificates, Lateness, Outcome, Secure, Server, until, within},
 };
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 mod calls;
 mod deletion;
 mod durables;
+pub(crate) mod privilege;
 mod recovery;
 mod refusal;
 mod resting;

@@ -18,11 +18,11 @@ if ttl > 0 then
     return -4
   end
 end
-local waiting = redis.call('LPUSH', KEYS[1], struct.pack('<I8', until_ms) .. ARGV[4])
-if waiting > tonumber(ARGV[3]) then
-  redis.call('LPOP', KEYS[1])
+-- Counted first: who may only call has no right to take a call back.
+if redis.call('LLEN', KEYS[1]) >= tonumber(ARGV[3]) then
   return -2
 end
+local waiting = redis.call('LPUSH', KEYS[1], struct.pack('<I8', until_ms) .. ARGV[4])
 -- While an instance lives it keeps the list alive too.
 if waiting == 1 then
   redis.call('PEXPIRE', KEYS[1], math.max(ttl, 60000))

@@ -9,14 +9,16 @@ use std::{
 use commissaire::{
     Address, Begun, Bus, BusOptions, BusUri, Connection, Durability, ErrorKind, Inbox, Key, Message,
     MessageId, Origin, Pattern, Received, Result, Source, Subscription, Token, What,
-    testkit::{Outcome, Server, until, within},
+    testkit::{Certificates, Outcome, Secure, Server, until, within},
 };
 use redis::Value;
 
 mod operating;
+pub(crate) mod privilege;
 mod proxy;
 mod recovery;
 mod refusal;
+mod tls;
 mod watching;
 
 const LIMIT: Duration = Duration::from_secs(15);

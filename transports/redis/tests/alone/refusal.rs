@@ -1,7 +1,6 @@
 //! Servers, settings and users that are refused, and what is never shown.
 
 use super::*;
-use crate::STRICT;
 
 const CANARY: &str = "c4nary-s3cret";
 
@@ -87,60 +86,6 @@ async fn a_star_does_not_cross_dots() -> Outcome {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_least_privilege_of_the_readme_is_enough() -> Outcome {
-    let server = Server::redis(STRICT).await?;
-    let rules =
-        include_str!("../../README.md").split("```").find(|block| block.starts_with("\nuser bus")).unwrap();
-    let rules = rules.replace(">PASSWORD", ">pw");
-    let mut words = vec!["ACL", "SETUSER"];
-    words.extend(rules.split_whitespace().skip(1));
-    order(&server, &words).await;
-    let uri = format!("redis://bus:pw@127.0.0.1:{}?durability=strict-power", server.port());
-    let (here, there) = (connect(&uri).await?, connect(&uri).await?);
-    let inbox = Inbox::random();
-    let pattern = || vec![Pattern::new("t.#").unwrap()];
-    for (source, address) in [
-        (Source::Service(key("svc")), Address::Service(key("svc.m"))),
-        (jobs(), Address::Queue(key("jobs.test"))),
-        (Source::Topic(pattern()), Address::Topic(key("t.x"))),
-        (Source::Durable(Token::new("d")?, pattern()), Address::Topic(key("t.x"))),
-        (Source::Control(key("svc")), Address::Control(key("svc"))),
-        (Source::Inbox(inbox), Address::Inbox(inbox)),
-    ] {
-        let mut subscription = here.subscribe(source, 4).await?;
-        there.publish(Message::new(address, "body")?).await?;
-        let delivery = next(&mut subscription).await;
-        delivery.nack(Duration::from_millis(10), "once more").await?;
-        subscription.close();
-    }
-    there.publish(Message::new(Address::Inbox(Inbox::random()), "to nobody")?).await?;
-    let mut queue = there.subscribe(jobs(), 4).await?;
-    next(&mut queue).await.term("rejected", "no").await?;
-    let mut dead = there.subscribe(Source::DeadLetters(Origin::Queue(key("jobs.test"))), 4).await?;
-    drop(next(&mut dead).await);
-    next(&mut dead).await.redrive().await?;
-    next(&mut queue).await.ack().await?;
-    let survey = there.survey().await?;
-    assert!(survey.unknown.is_empty() && survey.declared.len() == 3, "{survey:?}");
-    let (ledger, place) = (there.ledger().unwrap(), Origin::Queue(key("jobs.test")));
-    let id = MessageId::new();
-    assert_eq!(ledger.begin(&place, id, 1, LIMIT).await?, Begun::Fresh);
-    ledger.end(&place, id, 1, Some(LIMIT)).await?;
-    ledger.end(&place, id, 1, None).await?;
-    // Long enough for what is done every few seconds.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    assert!(!here.remove_durable(&Token::new("d")?, Some(LIMIT)).await?);
-    assert!(here.remove_durable(&Token::new("d")?, None).await?);
-    here.close().await?;
-    there.close().await?;
-    let Value::Array(refused) = order(&server, &["ACL", "LOG"]).await else { panic!("no log") };
-    let refused: Vec<String> = refused.iter().map(|entry| format!("{entry:?}")).collect();
-    let odd = |entry: &&String| !entry.contains("_kombu") && !entry.contains("cmd=psubscribe");
-    assert_eq!(refused.iter().find(odd), None);
-    Ok(())
-}
-
 #[tokio::test]
 async fn a_server_with_a_password_is_seen_to_be_ready() -> Outcome {
     let server = within("the start", LIMIT, Server::redis(&[("requirepass", "pw")])).await??;
@@ -187,45 +132,5 @@ async fn a_key_of_another_type_is_named_and_stops_nobody_else() -> Outcome {
     assert!(mended.elapsed() < Duration::from_secs(5), "{:?}", mended.elapsed());
     bus.publish(job("again")).await?;
     assert_eq!(body(&next(&mut bad).await), "again");
-    Ok(())
-}
-
-#[tokio::test]
-async fn tls_verifies_authority_and_name() -> Outcome {
-    let dir = tempfile::tempdir()?;
-    let openssl = |arguments: &str| {
-        let ended = std::process::Command::new("openssl")
-            .args(arguments.split(' '))
-            .current_dir(dir.path())
-            .output()
-            .expect("openssl is installed");
-        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    };
-    std::fs::write(dir.path().join("ext"), "subjectAltName=IP:127.0.0.1\n")?;
-    openssl(
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -subj /CN=ca -days 2",
-    );
-    openssl("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout s.key -out s.csr -subj /CN=s");
-    openssl("x509 -req -in s.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out s.pem -days 2 -extfile ext");
-    let file = |name: &str| dir.path().join(name).display().to_string();
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
-    let _server = Server::redis(&[
-        ("tls-port", &port),
-        ("tls-cert-file", &file("s.pem")),
-        ("tls-key-file", &file("s.key")),
-        ("tls-ca-cert-file", &file("ca.pem")),
-    ])
-    .await?;
-    let own = format!("cert_file={}&key_file={}", file("s.pem"), file("s.key"));
-    let ca = format!("ca_file={}", file("ca.pem"));
-    connect(&format!("rediss://127.0.0.1:{port}?{ca}&{own}")).await?.close().await?;
-    for (uri, why) in [
-        (format!("rediss://127.0.0.1:{port}?{own}"), "unknown authority"),
-        (format!("rediss://localhost:{port}?{ca}&{own}"), "another name"),
-        (format!("rediss://127.0.0.1:{port}?{ca}"), "certificate of ours"),
-    ] {
-        let error = connect(&uri).await.unwrap_err();
-        assert!(*error.kind() == ErrorKind::Forbidden && error.to_string().contains(why), "{why}: {error}");
-    }
     Ok(())
 }
