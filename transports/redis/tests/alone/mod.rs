@@ -13,6 +13,7 @@ use commissaire::{
 };
 use redis::Value;
 
+mod leftover;
 mod operating;
 mod proxy;
 mod recovery;
