@@ -3,12 +3,18 @@
 use std::io::Write;
 
 use commissaire::testkit::{Failure, Outcome};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+static MACHINE: RwLock<()> = RwLock::const_new(());
 
 /// Lets one test at a time load the machine. Held until the end of the test.
-pub async fn alone() -> MutexGuard<'static, ()> {
-    static MACHINE: Mutex<()> = Mutex::const_new(());
-    MACHINE.lock().await
+pub async fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().await
+}
+
+/// Lets tests run side by side that wait most of the time, and none beside them that loads the machine.
+pub async fn beside() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().await
 }
 
 /// `long` where COMMISSAIRE_LONG=1 is set, else `short`; says which, and what it counts.

@@ -7,7 +7,7 @@ use std::sync::{
 
 use commissaire::{
     Bus, BusOptions, Token, connect,
-    testkit::{Failure, Outcome, Server, within},
+    testkit::{Failure, Outcome, Proxy, Server, within},
 };
 use tokio::sync::OnceCell;
 
@@ -15,6 +15,7 @@ use crate::{
     PATIENCE,
     place::Place,
     process::{Order, Process},
+    tls,
 };
 
 /// The buses that programs can share.
@@ -50,6 +51,10 @@ pub struct Site {
     pub broker: Broker,
     /// The name space on it.
     pub exchange: String,
+    /// What stands before the broker, if anything does.
+    pub proxy: Option<Proxy>,
+    /// Where the bus is reached, if not where the broker says.
+    uri: Option<String>,
 }
 
 impl Kind {
@@ -118,20 +123,48 @@ impl Site {
         }
         let broker = Broker::Shared(kind, RABBIT.get_or_try_init(|| kind.server()).await?);
         let exchange = format!("site-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        Ok(Self { place: Place::new()?, broker, exchange })
+        Ok(Self { place: Place::new()?, broker, exchange, proxy: None, uri: None })
     }
 
     /// A home with a bus of this kind that nobody else is on.
     pub async fn alone(kind: Kind) -> Outcome<Self> {
         let place = Place::new()?;
         let broker = Broker::start(kind, &place).await?;
+        Ok(Self::of(place, broker, None))
+    }
+
+    /// The same over TLS, with an authority of its own that clients trust by name.
+    pub async fn over_tls(kind: Kind) -> Outcome<Self> {
+        let place = Place::new()?;
+        let (server, uri) = tls::server(kind, place.path()).await?;
+        Ok(Self::of(place, Broker::Server(kind, server), Some(uri)))
+    }
+
+    fn of(place: Place, broker: Broker, uri: Option<String>) -> Self {
         let exchange = BusOptions::default().exchange.to_string();
-        Ok(Self { place, broker, exchange })
+        Self { place, broker, exchange, proxy: None, uri }
+    }
+
+    /// The same with a proxy before its broker. `seed` is that of what is random in it.
+    pub async fn behind_proxy(mut self, seed: u64) -> Outcome<Self> {
+        let uri = self.uri();
+        let behind = uri.split("127.0.0.1:").nth(1).unwrap_or_default();
+        let port = behind.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        let port = port.parse().map_err(|_| Failure::new(format!("{uri:?} has no port to stand before")))?;
+        let proxy = Proxy::seeded(port, seed).await?;
+        self.uri = Some(proxy.uri(&uri)?);
+        self.proxy = Some(proxy);
+        Ok(self)
+    }
+
+    /// The `bus_uri` of programs here.
+    pub fn uri(&self) -> String {
+        self.uri.clone().unwrap_or_else(|| self.broker.uri())
     }
 
     /// The program `name` on this bus.
     pub fn order(&self, name: &str) -> Outcome<Order> {
-        let order = self.place.order(name)?.env("COMMISSAIRE_BUS_URI", self.broker.uri());
+        let order = self.place.order(name)?.env("COMMISSAIRE_BUS_URI", self.uri());
         Ok(order.env("COMMISSAIRE_BUS_EXCHANGE", &self.exchange))
     }
 
@@ -150,7 +183,7 @@ impl Site {
     /// This process on the bus.
     pub async fn join(&self) -> Outcome<Arc<dyn Bus>> {
         let options = BusOptions { exchange: Token::new(&self.exchange)?, ..BusOptions::default() };
-        join_as(&self.broker.uri(), &options).await
+        join_as(&self.uri(), &options).await
     }
 }
 

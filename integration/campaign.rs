@@ -4,23 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use commissaire::{
     Key,
-    testkit::{Findings, History, Load, Rules, Seen, Server},
+    testkit::{Findings, History, Lateness, Load, Rules},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use crate::{Failure, Outcome, PATIENCE, Site, join};
-
-/// What is done to the broker, again and again at random moments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Blow {
-    /// Killed, and started again after up to a second.
-    Kill,
-    /// Stopped for this many seconds (SIGSTOP).
-    Stop(u64),
-}
+use crate::{
+    Outcome, PATIENCE, Site,
+    blow::{Blow, Struck, Target},
+    callers::Callers,
+    report,
+};
 
 /// What a campaign does.
 #[derive(Debug, Clone, Serialize)]
@@ -31,12 +26,14 @@ pub struct Plan {
     pub messages: u64,
     /// How many publish at one time.
     pub publishers: u32,
+    /// How long each of them rests after a message.
+    pub rest: Duration,
     /// How many work at one time.
     pub workers: u32,
-    /// How often the broker is hit.
-    pub blows: u32,
-    /// What hits it.
-    pub blow: Blow,
+    /// How many call at one time.
+    pub callers: u32,
+    /// What happens, one after the other at random moments.
+    pub blows: Vec<Blow>,
 }
 
 /// What came of it.
@@ -46,100 +43,91 @@ pub struct Report {
     pub bus: String,
     /// What the broker calls itself.
     pub broker: String,
+    /// The version of this.
+    pub version: &'static str,
     /// What was done.
     pub plan: Plan,
     /// What was found.
     pub found: Findings,
-    /// After each blow: from when the broker answered again until the next message was published, and until the next one
-    /// was delivered, in milliseconds.
-    pub back_ms: Vec<(u64, u64)>,
+    /// What came of each blow.
+    pub struck: Vec<Struck>,
+    /// Why it was not carried out to its end, if it was not.
+    pub failure: Option<String>,
+    /// How late a plain timer was at worst, in milliseconds: how busy the machine was.
+    pub lateness: u64,
     /// How long all took, in seconds.
     pub seconds: u64,
 }
 
 impl Plan {
-    /// Carries it out on the bus of `site`, whose broker must be a server.
+    /// A plan for the blows, with a load that leaves a small machine time for other things.
+    pub fn of(seed: u64, blows: Vec<Blow>) -> Self {
+        let rest = Duration::from_millis(20);
+        Self { seed, messages: 1_000, publishers: 8, rest, workers: 4, callers: 2, blows }
+    }
+
+    /// Carries it out on the bus of `site`. The report, which says also what was not well, goes into the folder that
+    /// COMMISSAIRE_REPORTS names, if it names one; where not all was well the history is kept as well, and its path
+    /// printed.
     pub async fn run(self, site: &mut Site) -> Outcome<Report> {
-        let began = Instant::now();
-        let uri = site.broker.uri();
-        let buses = [join(&uri).await?, join(&uri).await?, join(&uri).await?];
+        let (began, lateness) = (Instant::now(), Lateness::watch());
+        let uri = site.uri();
+        let buses = [site.join().await?, site.join().await?, site.join().await?];
         let broker = buses[0].survey().await.map(|survey| survey.broker).unwrap_or_default();
         let history = Arc::new(History::default());
         let load = Load {
             publishers: self.publishers,
+            rest: self.rest,
             workers: self.workers,
             failing: 2,
             longest_run: Duration::from_millis(5),
             ..Load::new(Key::new("jobs.campaign")?, self.seed, self.messages)
         };
-        let mut back_ms = Vec::new();
-        let blows = hit(&self, site.broker.server()?, &history, &mut back_ms);
+        let callers = Callers::start(self.callers, &buses[0], &buses[1], &history).await?;
+        let mut struck = Vec::new();
+        let target = Target { site, buses: &buses, history: &history, calling: self.callers > 0 };
+        let blows = async {
+            strike(&self, target, &mut struck).await?;
+            // Whether the load goes on to its end shows only when nobody calls.
+            callers.stop().await
+        };
         let outcome = load.run(&buses, &history, PATIENCE * 2, blows).await;
         // Not the prefetch: a place is free a moment before its settlement can be noted. The conformance suite holds that.
-        let rules = Rules::default();
-        let found = history.check(&rules);
+        let rules = Rules { grace: Rules::default().grace + lateness.worst(), ..Rules::default() };
         let report = Report {
             bus: uri.split(':').next().unwrap_or_default().to_owned(),
             broker,
+            version: env!("CARGO_PKG_VERSION"),
             plan: self,
-            found,
-            back_ms,
+            found: history.check(&rules),
+            struck,
+            failure: outcome.as_ref().err().map(ToString::to_string),
+            lateness: lateness.worst().as_millis() as u64,
             seconds: began.elapsed().as_secs(),
         };
-        if let Err(failure) = outcome {
-            return Err(Failure::new(format!("{failure}; {report:?}")));
-        }
+        report::keep(&report, &history)?;
         for bus in buses {
-            bus.close().await?;
+            let closed = bus.close().await;
+            if report.well() {
+                closed?;
+            }
         }
         Ok(report)
     }
 }
 
-async fn hit(
-    plan: &Plan,
-    server: &mut Server,
-    history: &Arc<History>,
-    back_ms: &mut Vec<(u64, u64)>,
-) -> Outcome {
+impl Report {
+    /// Whether it was carried out to its end and no rule was broken.
+    pub fn well(&self) -> bool {
+        self.failure.is_none() && self.found.well()
+    }
+}
+
+async fn strike(plan: &Plan, mut target: Target<'_>, struck: &mut Vec<Struck>) -> Outcome {
     let mut random = StdRng::seed_from_u64(plan.seed);
-    for _ in 0..plan.blows {
-        tokio::time::sleep(Duration::from_millis(random.random_range(500..3_000))).await;
-        history.note(Seen::Down);
-        match plan.blow {
-            Blow::Kill => {
-                server.kill();
-                tokio::time::sleep(Duration::from_millis(random.random_range(0..1_000))).await;
-                server.restart().await?;
-            }
-            Blow::Stop(seconds) => {
-                server.stop()?;
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
-                server.cont()?;
-            }
-        }
-        let since = Instant::now();
-        let (published, delivered) = (
-            |seen: &Seen| matches!(seen, Seen::Published { .. }),
-            |seen: &Seen| matches!(seen, Seen::Delivered { .. }),
-        );
-        let (before_p, before_d) = (history.count(published), history.count(delivered));
-        history.note(Seen::Up);
-        let (mut p, mut d) = (None, None);
-        while p.is_none() || d.is_none() {
-            if since.elapsed() > PATIENCE {
-                return Err(Failure::new("the bus did not go on after a blow"));
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            let ms = since.elapsed().as_millis() as u64;
-            if p.is_none() && history.count(published) > before_p {
-                p = Some(ms);
-            }
-            if d.is_none() && history.count(delivered) > before_d {
-                d = Some(ms);
-            }
-        }
-        back_ms.push((p.unwrap_or_default(), d.unwrap_or_default()));
+    for blow in plan.blows.iter().copied() {
+        sleep(Duration::from_millis(random.random_range(500..3_000))).await;
+        struck.push(target.strike(blow, &mut random).await?);
     }
     Ok(())
 }

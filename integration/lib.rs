@@ -2,20 +2,28 @@
 //!
 //! A test makes a [`Place`], starts programs there ([`Place::order`]), and waits for what they say. What differs between
 //! buses is a [`Broker`]; a test that is the same on all of them takes a [`Kind`] and is listed in [`each_bus!`].
+//!
+//! A [`Plan`] puts a load on a broker and hits it, or the network before it. Each [`Report`] is written into the folder that
+//! COMMISSAIRE_REPORTS names; where not all was well the history of the run is kept as well.
 
 mod alone;
+mod blow;
 mod broker;
+mod callers;
 mod campaign;
 mod http;
 mod measures;
 mod place;
 mod process;
 mod programs;
+mod report;
+mod tls;
 
-pub use alone::{alone, long, seed};
+pub use alone::{alone, beside, long, seed};
+pub use blow::{Blow, Struck};
 pub use broker::{Broker, Kind, Site, join};
-pub use campaign::{Blow, Plan, Report};
-pub use commissaire::testkit::{Failure, Lateness, Outcome, Server, until, within};
+pub use campaign::{Plan, Report};
+pub use commissaire::testkit::{Cut, Failure, Lateness, Outcome, Server, Traffic, Way, until, within};
 pub use http::{Answer, get};
 pub use measures::{Measures, resident_kib};
 pub use place::Place;

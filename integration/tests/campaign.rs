@@ -1,14 +1,23 @@
 //! The broker is killed and stopped under load, again and again: nothing that was acknowledged is lost.
 
+use std::time::Duration;
+
 use commissaire_integration::{Blow, Kind, Outcome, Plan, Site, alone, ensure, long, seed};
 
 async fn strike(kind: Kind, blow: Blow) -> Outcome {
     let _alone = alone().await;
     let (messages, blows) = long("messages and blows", (10_000, 3), (100_000, 10));
-    let plan = Plan { seed: seed()?, messages, publishers: 64, workers: 8, blows, blow };
-    let report = plan.run(&mut Site::on(kind).await?).await?;
+    let plan = Plan {
+        messages,
+        publishers: 64,
+        rest: Duration::ZERO,
+        workers: 8,
+        callers: 0,
+        ..Plan::of(seed()?, vec![blow; blows])
+    };
+    let report = plan.run(&mut Site::alone(kind).await?).await?;
     println!("{}", serde_json::to_string(&report).unwrap_or_default());
-    ensure!(report.found.well(), "{report:?}");
+    ensure!(report.well(), "{report:?}");
     Ok(())
 }
 

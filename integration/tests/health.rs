@@ -13,7 +13,7 @@ use commissaire_integration::{
 each_server!(a_service_is_ready_only_while_its_broker_hands_it_messages);
 
 /// How long until a dead server is noticed.
-const NOTICED: Duration = Duration::from_secs(15);
+pub(crate) const NOTICED: Duration = Duration::from_secs(15);
 
 #[tokio::test]
 async fn health_and_metrics_are_served_on_an_address_and_on_a_socket() -> Outcome {
@@ -130,7 +130,7 @@ async fn gauge(admin: &str, name: &str, labels: &[(&str, &str)], wanted: f64) ->
 }
 
 /// Waits until `/readyz` says so; fails when it takes longer than `limit` by a good timer.
-async fn ready(admin: &str, wanted: bool, limit: Duration, lateness: &Lateness) -> Outcome {
+pub(crate) async fn ready(admin: &str, wanted: bool, limit: Duration, lateness: &Lateness) -> Outcome {
     let begun = Instant::now();
     let status = if wanted { 200 } else { 503 };
     until(format_args!("/readyz is {status}"), limit + PATIENCE, async || {

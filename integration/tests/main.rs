@@ -9,6 +9,7 @@ mod forgotten;
 mod health;
 mod hostile;
 mod jobs;
+mod network;
 mod outage;
 mod owner;
 mod saver;

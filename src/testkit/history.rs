@@ -54,7 +54,7 @@ pub enum Seen {
     Resting { n: u64, by: u32 },
     /// See [`Acked`](Self::Acked).
     Buried { n: u64, by: u32 },
-    /// Settling it failed: it may come again.
+    /// Settling it failed: it may come again, or be settled all the same.
     Unsettled { n: u64, by: u32 },
     /// A consumer announced that messages may be missing.
     Gap { by: u32 },
@@ -165,6 +165,11 @@ impl History {
         self.lock().clone()
     }
 
+    /// What was noted after the first `passed` things.
+    pub fn since(&self, passed: usize) -> Vec<Event> {
+        self.lock().get(passed..).unwrap_or_default().to_vec()
+    }
+
     /// How many things were noted for which `holds`.
     pub fn count(&self, holds: impl Fn(&Seen) -> bool) -> usize {
         self.lock().iter().filter(|event| holds(&event.what)).count()
@@ -208,6 +213,8 @@ struct Told {
     /// Runs that a death of their consumer explains.
     excused: u64,
     settled_at: Option<u64>,
+    /// Whether its last settlement failed, and may have been carried out all the same.
+    doubt: bool,
 }
 
 /// Checks events that are in the order of time.
@@ -233,6 +240,7 @@ pub fn check(events: &[Event], rules: &Rules) -> Findings {
                     continue;
                 };
                 known.deliveries += 1;
+                known.doubt = false;
                 if attempt > rules.max_attempts {
                     found.breach("attempts", n);
                 }
@@ -259,7 +267,8 @@ pub fn check(events: &[Event], rules: &Rules) -> Findings {
             }
             Seen::Unsettled { n, by } => {
                 in_hand.entry(by).or_default().remove(&n);
-                // It may come again by right: the settlement is in doubt.
+                // It may come again by right, or never.
+                told.entry(n).or_default().doubt = true;
                 found.explained += 1;
             }
             Seen::Died { by } => {
@@ -339,7 +348,7 @@ fn finish(found: &mut Findings, told: &HashMap<u64, Told>, rules: &Rules) {
         if rules.complete && known.published && known.deliveries == 0 {
             found.breach("lost", *n);
         }
-        if rules.complete && known.deliveries > 0 && known.settled_at.is_none() {
+        if rules.complete && known.deliveries > 0 && known.settled_at.is_none() && !known.doubt {
             found.breach("never settled", *n);
         }
         if known.refused && !known.published && !known.unknown && known.deliveries > 0 {

@@ -1,6 +1,7 @@
 //! Load on a bus, with a history of all that happens.
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -22,6 +23,7 @@ use crate::{
     delivery::Delivery,
     message::Message,
     subscription::Source,
+    survey::What,
 };
 
 /// Publishers and workers on one queue. What each message says is made of the seed and its number, so that a worker
@@ -36,6 +38,8 @@ pub struct Load {
     pub messages: u64,
     /// How many publish at one time.
     pub publishers: u32,
+    /// How long each of them rests after a message.
+    pub rest: Duration,
     /// How many work at one time, each with a subscription of its own.
     pub workers: u32,
     /// The most deliveries in hand of each worker.
@@ -54,6 +58,7 @@ impl Load {
             seed,
             messages,
             publishers: 16,
+            rest: Duration::ZERO,
             workers: 4,
             prefetch: 16,
             failing: 0,
@@ -96,21 +101,22 @@ impl Load {
             }
         }
         loop {
-            let (mut published, mut settled) =
-                (std::collections::HashSet::new(), std::collections::HashSet::new());
-            for event in history.events() {
-                match event.what {
-                    Seen::Published { n } => drop(published.insert(n)),
-                    Seen::Acked { n, .. } | Seen::Buried { n, .. } => drop(settled.insert(n)),
-                    _ => {}
-                }
-            }
-            if published.is_subset(&settled) {
+            let open = open(history);
+            // What is in doubt comes again unless it was settled all the same: the broker knows.
+            if open.is_empty() || open.values().all(|doubt| *doubt) && self.is_over(first).await {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
             quiet.look("settling", history)?;
         }
+    }
+
+    /// Whether the broker holds nothing more of it.
+    async fn is_over(&self, bus: &Arc<dyn Bus>) -> bool {
+        let Ok(survey) = bus.survey().await else { return false };
+        let queue = What::Queue(self.queue.clone());
+        let told = survey.declared.iter().find(|told| told.what == queue);
+        told.is_some_and(|told| [told.waiting, told.in_hand, told.resting].iter().flatten().all(|n| *n == 0))
     }
 
     async fn publish(self, bus: Arc<dyn Bus>, shared: Arc<Shared>, history: Arc<History>) {
@@ -130,6 +136,9 @@ impl Load {
                 }
                 Err(error) if error.may_have_executed() => history.note(Seen::Unknown { n }),
                 Err(_) => history.note(Seen::Refused { n }),
+            }
+            if !self.rest.is_zero() {
+                tokio::time::sleep(self.rest).await;
             }
         }
     }
@@ -165,6 +174,28 @@ impl Load {
         let n = u64::from_be_bytes(body.get(..8)?.try_into().ok()?);
         (self.body(n) == *body).then_some(n)
     }
+}
+
+/// What was published or delivered and is not known to be settled, and whether that is in doubt.
+fn open(history: &History) -> HashMap<u64, bool> {
+    let (mut open, mut settled) = (HashMap::new(), HashSet::new());
+    let events = history.events();
+    for event in &events {
+        match event.what {
+            Seen::Published { n } | Seen::Delivered { n, .. } => drop(open.insert(n, false)),
+            Seen::Acked { n, .. } | Seen::Buried { n, .. } => drop(settled.insert(n)),
+            _ => {}
+        }
+    }
+    open.retain(|n, _| !settled.contains(n));
+    for event in &events {
+        match event.what {
+            Seen::Unsettled { n, .. } => drop(open.get_mut(&n).map(|doubt| *doubt = true)),
+            Seen::Delivered { n, .. } => drop(open.get_mut(&n).map(|doubt| *doubt = false)),
+            _ => {}
+        }
+    }
+    open
 }
 
 #[derive(Default)]

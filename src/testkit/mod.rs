@@ -50,7 +50,7 @@ pub use differential::{Differential, differential};
 pub use history::{Breach, Event, Findings, History, Rules, Seen, check as check_events};
 pub use load::Load;
 pub use process::Process;
-pub use proxy::{Cut, Proxy, Traffic, Way};
+pub use proxy::{Cut, Mishap, Proxy, Traffic, Way};
 pub use reader::Reader;
 pub use scenario::{Need, SCENARIOS, Scenario, check, run};
 pub use secure::Secure;

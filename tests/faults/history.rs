@@ -70,6 +70,11 @@ fn what_was_said_not_to_be_sent_must_not_come() {
 #[test]
 fn what_is_never_settled_is_stuck() {
     breached(&whole(1)[..4], "never settled");
+    // A settlement whose answer was lost may have been carried out.
+    let doubt = [&whole(1)[..4], &[Seen::Unsettled { n: 1, by: 1 }]].concat();
+    assert!(look(&doubt).well(), "{doubt:?}");
+    let again = [&doubt[..], &[Seen::Delivered { n: 1, by: 1, attempt: 1 }]].concat();
+    breached(&again, "never settled");
 }
 
 #[test]

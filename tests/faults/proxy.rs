@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use commissaire::testkit::{Cut, Proxy, Traffic, Way, until, within};
+use commissaire::testkit::{Cut, Mishap, Proxy, Traffic, Way, until, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -82,6 +82,35 @@ async fn a_reset_is_an_error_and_a_finish_an_end() {
         until("it counts none", PATIENCE, async || proxy.connected() == 0).await.unwrap();
     }
     assert_eq!(proxy.cut(Cut::Reset), 0);
+}
+
+#[tokio::test]
+async fn a_mishap_happens_once_in_the_middle_of_what_is_said() {
+    let proxy = echo().await;
+    let mut stream = dial(&proxy).await;
+    exchange(&mut stream, b"there").await;
+    assert_eq!(proxy.after(3, Some(Mishap::Flip)), 1);
+    assert_eq!(exchange(&mut stream, &[0; 9]).await, [0, 0, 0, 1 << 3, 0, 0, 0, 0, 0]);
+    assert_eq!((exchange(&mut stream, b"well").await, proxy.met()), (b"well".to_vec(), 1));
+    // Nine bytes on the way in, and four of them on the way out.
+    proxy.after(9 + 4, Some(Mishap::Cut(Cut::Finish)));
+    stream.write_all(b"cut short").await.unwrap();
+    let mut rest = Vec::new();
+    within("the cut", PATIENCE, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
+    assert_eq!((rest.as_slice(), proxy.met()), (&b"cut "[..], 2));
+}
+
+#[tokio::test]
+async fn behind_a_stall_nobody_learns_that_the_other_has_gone() {
+    let proxy = echo().await;
+    let stream = dial(&proxy).await;
+    until("it is through", PATIENCE, async || proxy.connected() == 1).await.unwrap();
+    proxy.set_way(Way::In, Traffic { stalled: true, ..Traffic::default() });
+    drop(stream);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(proxy.connected(), 1);
+    proxy.set_way(Way::In, Traffic::default());
+    until("it is gone", PATIENCE, async || proxy.connected() == 0).await.unwrap();
 }
 
 #[tokio::test]

@@ -248,21 +248,33 @@ impl Reader {
     /// Returns when the subscription is not what it must be any more.
     async fn watch(&self, channel: &Channel) {
         let gone = channel.gone();
+        let mut silent = false;
         loop {
             tokio::select! {
                 () = gone.cancelled() => return,
-                () = sleep(WATCH) => {}
+                () = sleep(if silent { Duration::ZERO } else { WATCH }) => {}
             }
             if self.intake.kind() == &Kind::Events && self.core.ages.stop() > STOPPED {
                 self.intake.gap("this process was stopped for a while");
             }
-            let Some(up) = self.core.consuming.now() else { continue };
-            match self.verify(&up).await {
+            let Some(up) = self.core.consuming.now() else {
+                silent = false;
+                continue;
+            };
+            let seen = self.verify(&up).await;
+            let late = matches!(seen, Err(Fault::Late));
+            match seen {
                 Ok(true) => {}
                 Ok(false) => return,
+                // One that waits for the rest of a frame has a heartbeat all the same.
+                Err(Fault::Late) if silent => {
+                    up.connection.cut("rabbitmq answers no question any more");
+                    return;
+                }
                 // The channel says so itself where that matters.
                 Err(fault) => tracing::debug!(?fault, what = self.what, "a look at the broker failed"),
             }
+            silent = late;
             if let Some(keeping) = &self.keeping {
                 keeping.seen().await;
             }

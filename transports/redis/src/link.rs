@@ -25,8 +25,10 @@ const DIAL: Duration = Duration::from_secs(3);
 const PACE: Duration = Duration::from_secs(1);
 /// After how long the server's time is asked for again: two clocks drift apart by some ms meanwhile.
 const CLOCK: Duration = Duration::from_secs(60);
-/// How often a server that is silent is asked whether it lives.
+/// After how long a server that is silent is asked whether it lives.
 const PING: Duration = Duration::from_secs(3);
+/// How often it is looked whether it is silent.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Makes connections.
 #[derive(Clone)]
@@ -294,30 +296,33 @@ async fn keep_up(
     }
 }
 
-/// Returns when `wire` is down, or so silent that it must be.
+/// Returns when `wire` is down, or so silent that it must be: [`PING`] after its last word it is asked whether it lives,
+/// and is given [`DEAF`] for the answer.
 async fn watch_over(wire: &Wire) {
-    let ping = redis::cmd("PING");
-    let mut heard = wire.heard();
+    let (mut heard, mut since) = (wire.heard(), Instant::now());
     loop {
         tokio::select! {
             () = wire.down() => return,
-            () = sleep(PING) => {}
-        }
-        if wire.clock_is_older(CLOCK) {
-            // Whether it answers is found out below.
-            let _ = wire.set_clock(DEAF).await;
+            () = sleep(LOOK) => {}
         }
         if wire.heard() != heard {
-            heard = wire.heard();
+            (heard, since) = (wire.heard(), Instant::now());
+        }
+        let old = wire.clock_is_older(CLOCK);
+        if !old && since.elapsed() < PING {
             continue;
         }
-        match wire.ask(&ping, DEAF).await {
+        let answer = match old {
+            true => wire.set_clock(DEAF).await,
+            false => wire.ask(&redis::cmd("PING"), DEAF).await.map(drop),
+        };
+        match answer {
             // Slow is not dead: other answers may have come while this one waited its turn.
             Err(Fault::Late) if wire.heard() != heard => {}
             Err(Fault::Late | Fault::Lost | Fault::NotSent) => return,
-            Ok(_) | Err(Fault::Refused { .. }) => {}
+            Ok(()) | Err(Fault::Refused { .. }) => {}
         }
-        heard = wire.heard();
+        (heard, since) = (wire.heard(), Instant::now());
     }
 }
 

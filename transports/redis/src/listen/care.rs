@@ -14,7 +14,7 @@ use crate::{
     bus::Core,
     link::DEAF,
     listen::{
-        entry::{Entry, Stream},
+        entry::{Entry, EntryId, Stream},
         streams::Streams,
     },
     script::Script,
@@ -188,18 +188,31 @@ impl Care {
         Ok(())
     }
 
-    /// Takes this process out of the groups of streams that nobody here reads any more.
+    /// Takes this process out of the groups of streams that nobody here reads any more. What it holds there all the same,
+    /// because it was never known here or its return got lost with a connection, is given back first.
     async fn leave(&self, wire: &Wire) -> Result<(), Fault> {
         let done = self.streams.done();
         let mut pipeline = Pipeline::new();
         for stream in &done {
             pipeline.add_command(self.streams.leaving(wire, stream));
         }
-        let left = wire.ask_all(&pipeline, DEAF).await.and_then(first_fault);
-        if left.is_err() {
-            self.streams.not_done(done);
+        let answers = wire.ask_all(&pipeline, DEAF).await;
+        let left =
+            answers.and_then(|answers| answers.into_iter().map(no_error).collect::<Result<Vec<_>, _>>());
+        match left {
+            Ok(left) => {
+                for (stream, ids) in done.iter().zip(left) {
+                    let ids: Vec<EntryId> =
+                        items(ids).into_iter().filter_map(|id| text(id)?.parse().ok()).collect();
+                    self.streams.left_over(stream, &ids);
+                }
+                Ok(())
+            }
+            Err(fault) => {
+                self.streams.not_done(done);
+                Err(fault)
+            }
         }
-        left
     }
 
     /// Takes over, for those who have room, what others left or gave back.

@@ -50,6 +50,8 @@ pub(crate) struct Stream {
     /// Name and patterns of a durable subscription.
     pub(crate) binding: Option<(String, Mutex<String>)>,
     hand: Mutex<Hand>,
+    /// This process may hold entries there that its reader does not know of.
+    looks_back: AtomicBool,
     /// It was there when it was last looked for.
     verified: AtomicBool,
 }
@@ -129,6 +131,7 @@ impl Stream {
             address,
             binding,
             hand: Mutex::default(),
+            looks_back: AtomicBool::new(true),
             verified: AtomicBool::new(true),
         })
     }
@@ -175,6 +178,17 @@ impl Stream {
     /// Whether it was there when it was last looked for.
     pub(crate) fn is_verified(&self) -> bool {
         self.verified.load(Ordering::Acquire)
+    }
+
+    /// Whether its reader is to look for what this process holds there already: at first it is, for an earlier
+    /// subscription may have lost something with a connection.
+    pub(crate) fn looks_back(&self) -> bool {
+        self.looks_back.load(Ordering::Acquire)
+    }
+
+    /// Says whether it is.
+    pub(crate) fn look_back(&self, wanted: bool) {
+        self.looks_back.store(wanted, Ordering::Release);
     }
 
     /// Notes whether it is there; whether that is news.

@@ -84,7 +84,7 @@ impl Streams {
     /// Makes everything that is read from. On a new connection it also takes up what the old one read and lost.
     async fn begin(&self, wire: &Wire, new: bool) -> Result<(), Fault> {
         self.make_wake(wire).await?;
-        for (stream, takers) in self.taken() {
+        for (stream, _) in self.taken() {
             match self.declare(wire, &stream, true).await {
                 // What cannot be had of one stream must not stop the others.
                 Err(fault) if fault.is_final() => {
@@ -95,16 +95,27 @@ impl Streams {
                 made => made?,
             }
             self.verified(&stream, true);
-            let free: usize = takers.iter().map(|taker| taker.free()).sum();
-            if new && free > 0 {
-                let mut command = redis::cmd("XREADGROUP");
-                command.arg("GROUP").arg(Stream::GROUP).arg(&self.core.id);
-                command.arg("COUNT").arg(free + stream.holds()).arg("STREAMS").arg(stream.key()).arg("0");
-                let _look = stream.look();
-                self.take(wire.ask(&command, DEAF).await?, &[Share { stream, takers, free }]);
+            if new {
+                stream.look_back(true);
             }
         }
         Ok(())
+    }
+
+    /// Takes up what this process holds already and does not know of: an older connection, or an earlier subscription,
+    /// may have lost it.
+    async fn look_back(&self, wire: &Wire, share: Share) -> Result<(), Fault> {
+        let (stream, most) = (share.stream.clone(), share.free + share.stream.holds());
+        let mut command = redis::cmd("XREADGROUP");
+        command.arg("GROUP").arg(Stream::GROUP).arg(&self.core.id);
+        command.arg("COUNT").arg(most).arg("STREAMS").arg(stream.key()).arg("0");
+        let _look = stream.look();
+        stream.look_back(false);
+        let answer = wire.ask(&command, DEAF).await;
+        let found = answer.map(|answer| self.take(answer, &[share]));
+        // There may be more than there is room for.
+        stream.look_back(!matches!(found, Ok(found) if found < most));
+        found.map(drop)
     }
 
     /// Makes the key that wakes a blocked read. A server that is out of memory has none to spare even for that: then
@@ -170,13 +181,17 @@ impl Streams {
             self.prove(wire).await?;
         }
         let changed = self.gate.changed();
-        let shares = self.shares();
+        let mut shares = self.shares();
         if shares.is_empty() {
             tokio::select! {
                 () = changed => {}
                 () = sleep(PROOF) => {}
                 () = wire.down() => return Err(Fault::Lost),
             }
+            return Ok(true);
+        }
+        if let Some(at) = shares.iter().position(|share| share.stream.looks_back()) {
+            self.look_back(wire, shares.swap_remove(at)).await?;
             return Ok(true);
         }
         // Each stream may give as much as there is room for; only when none has anything is it worth to block.
@@ -189,7 +204,7 @@ impl Streams {
             // What one stream gave is taken, whatever became of another.
             for answer in wire.ask_all(&pipeline, DEAF).await? {
                 match no_error(answer) {
-                    Ok(answer) => found |= self.take(answer, &shares),
+                    Ok(answer) => found |= self.take(answer, &shares) > 0,
                     Err(refused) => fault = fault.or(Some(refused)),
                 }
             }
@@ -251,14 +266,14 @@ impl Streams {
         command
     }
 
-    /// Hands out what was read; whether it was anything.
-    fn take(&self, answer: Value, shares: &[Share]) -> bool {
-        let mut found = false;
+    /// Hands out what was read; how much it was.
+    fn take(&self, answer: Value, shares: &[Share]) -> usize {
+        let mut found = 0;
         for (key, entries) in pairs(answer) {
             let Some(key) = text(key) else { continue };
             let Some(share) = shares.iter().find(|share| share.stream.key() == key) else { continue };
             for entry in items(entries).into_iter().filter_map(Entry::read) {
-                found = true;
+                found += 1;
                 self.hand_out(&share.takers, entry);
             }
         }

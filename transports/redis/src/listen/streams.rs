@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     bus::Core,
     listen::{
-        entry::{Entry, Stream},
+        entry::{Entry, EntryId, Stream},
         gate::Gate,
         intake::Intake,
     },
@@ -237,6 +237,28 @@ impl Streams {
         let mut state = self.lock();
         for stream in streams {
             state.known.entry(stream.key().to_owned()).or_insert(stream);
+        }
+    }
+
+    /// This process was found to hold `ids` of a stream that was done with. They are given back; if somebody has taken
+    /// the stream up meanwhile, its reader looks for them.
+    pub(crate) fn left_over(&self, stream: &Arc<Stream>, ids: &[EntryId]) {
+        if ids.is_empty() {
+            return;
+        }
+        let mut state = self.lock();
+        if let Some(taken_up) = state.known.get(stream.key()) {
+            taken_up.look_back(true);
+            return;
+        }
+        for id in ids {
+            stream.hold(*id);
+        }
+        state.known.insert(stream.key().to_owned(), stream.clone());
+        drop(state);
+        tracing::debug!(stream = stream.name(), entries = ids.len(), "left over by a connection that broke");
+        for id in ids {
+            self.settler.release(stream, *id);
         }
     }
 

@@ -13,6 +13,7 @@ use commissaire::{
 };
 use redis::Value;
 
+mod leftover;
 mod operating;
 pub(crate) mod privilege;
 mod proxy;

@@ -1,31 +1,31 @@
 //! A TCP proxy that does to connections what networks do.
 
+mod pump;
+
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde::Serialize;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
-    sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::sleep,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::wait::{Failure, Outcome};
+use pump::pump;
 
 /// The way of bytes through a proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Way {
     /// From who dialled to the server.
     In,
@@ -34,7 +34,7 @@ pub enum Way {
 }
 
 /// What happens to bytes on one way. The default lets them pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Traffic {
     /// Nothing moves, as in a network that lost its route: what was sent arrives when it is lifted. On both ways a
     /// blackhole, on one a half-open connection.
@@ -50,12 +50,23 @@ pub struct Traffic {
 }
 
 /// How a connection is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cut {
     /// With RST, as by a firewall that forgot it: what was under way is lost.
     Reset,
     /// With FIN on both ends, as by a proxy that restarts.
     Finish,
+}
+
+/// What happens once to a connection, wherever it is in what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mishap {
+    /// It is cut.
+    Cut(Cut),
+    /// One bit is turned over.
+    Flip,
 }
 
 /// A proxy in front of one server on 127.0.0.1. Connections through it end when it is dropped.
@@ -81,17 +92,19 @@ struct Shared {
     seed: u64,
     way_in: watch::Sender<Traffic>,
     way_out: watch::Sender<Traffic>,
-    /// Cut when it changes, or once as many bytes have passed.
-    open: Mutex<Vec<Line>>,
+    open: Mutex<Vec<Arc<Line>>>,
     refusing: watch::Sender<bool>,
     dialled: AtomicU64,
     connected: AtomicUsize,
     passed: AtomicU64,
+    met: AtomicU64,
 }
 
 /// One open connection, to cut it.
 struct Line {
     cut: watch::Sender<Option<Cut>>,
+    /// What happens once so many more bytes have passed, both ways together.
+    ahead: Mutex<Option<(usize, Mishap)>>,
     end: CancellationToken,
 }
 
@@ -115,6 +128,7 @@ impl Proxy {
             dialled: AtomicU64::new(0),
             connected: AtomicUsize::new(0),
             passed: AtomicU64::new(0),
+            met: AtomicU64::new(0),
         });
         let accepting = tokio::spawn(accept(listener, shared.clone()));
         Ok(Self { port: own, shared, _accepting: AbortOnDropHandle::new(accepting) })
@@ -152,12 +166,26 @@ impl Proxy {
 
     /// Cuts all open connections; how many there were.
     pub fn cut(&self, how: Cut) -> usize {
-        let mut open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|line| !line.end.is_cancelled());
+        let mut open = self.shared.lines();
         for line in open.iter() {
             line.cut.send_replace(Some(how));
         }
         std::mem::take(&mut *open).len()
+    }
+
+    /// Lets `mishap` happen to each open connection once `bytes` more have passed on it, in the middle of whatever they
+    /// say; `None`: nothing that was to happen and did not will. How many connections there are.
+    pub fn after(&self, bytes: usize, mishap: Option<Mishap>) -> usize {
+        let open = self.shared.lines();
+        for line in open.iter() {
+            *line.ahead() = mishap.map(|mishap| (bytes, mishap));
+        }
+        open.len()
+    }
+
+    /// How many mishaps have happened.
+    pub fn met(&self) -> u64 {
+        self.shared.met.load(Ordering::Relaxed)
     }
 
     /// How many connections were dialled so far.
@@ -182,6 +210,50 @@ impl Shared {
             Way::In => &self.way_in,
             Way::Out => &self.way_out,
         }
+    }
+
+    /// The connections that are open.
+    fn lines(&self) -> MutexGuard<'_, Vec<Arc<Line>>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|line| !line.end.is_cancelled());
+        open
+    }
+
+    /// Waits until something can move on both ways: until then neither end learns that the other has gone.
+    async fn passable(&self) {
+        for way in [Way::In, Way::Out] {
+            // The sender of the watch lives as long as the proxy.
+            let _ = self.way(way).subscribe().wait_for(|traffic| !traffic.stalled).await;
+        }
+    }
+}
+
+impl Line {
+    /// Does to `bytes`, which are about to pass, what is to happen within them: how the connection is to be cut behind
+    /// them.
+    fn meet(&self, bytes: &mut Vec<u8>, shared: &Shared) -> Option<Cut> {
+        let mut ahead = self.ahead();
+        let (left, mishap) = (*ahead)?;
+        if left >= bytes.len() {
+            *ahead = Some((left - bytes.len(), mishap));
+            return None;
+        }
+        *ahead = None;
+        shared.met.fetch_add(1, Ordering::Relaxed);
+        match mishap {
+            Mishap::Cut(how) => {
+                bytes.truncate(left);
+                Some(how)
+            }
+            Mishap::Flip => {
+                bytes[left] ^= 1 << (left % 8);
+                None
+            }
+        }
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Option<(usize, Mishap)>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -219,7 +291,8 @@ async fn serve(
     end: CancellationToken,
 ) -> io::Result<()> {
     let (cut, mut cuts) = watch::channel(None);
-    shared.open.lock().unwrap_or_else(PoisonError::into_inner).push(Line { cut, end });
+    let line = Arc::new(Line { cut, ahead: Mutex::default(), end });
+    shared.lines().push(line.clone());
     let server = TcpStream::connect(shared.server).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
@@ -227,10 +300,15 @@ async fn serve(
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let how = {
-        let inward = pump(&mut from_client, &mut to_server, shared, Way::In, seed);
-        let outward = pump(&mut from_server, &mut to_client, shared, Way::Out, seed + 1);
+        let inward = pump(&mut from_client, &mut to_server, shared, &line, Way::In, seed);
+        let outward = pump(&mut from_server, &mut to_client, shared, &line, Way::Out, seed + 1);
+        let ended = async {
+            let ended = tokio::try_join!(inward, outward);
+            shared.passable().await;
+            ended
+        };
         tokio::select! {
-            ended = async { tokio::try_join!(inward, outward) } => match ended {
+            ended = ended => match ended {
                 Ok(_) => Some(Cut::Finish),
                 Err(_) => Some(Cut::Reset),
             },
@@ -244,84 +322,6 @@ async fn serve(
         }
     }
     Ok(())
-}
-
-/// Bytes on their way, and when they may arrive.
-type Chunk = (Instant, Vec<u8>);
-
-/// Moves bytes on one way until the sender has finished.
-async fn pump(
-    from: &mut OwnedReadHalf,
-    to: &mut OwnedWriteHalf,
-    shared: &Shared,
-    way: Way,
-    seed: u64,
-) -> io::Result<()> {
-    // Bounded, as the buffers of a network are: who sends faster than that waits.
-    let (taken, given) = mpsc::channel(64);
-    tokio::try_join!(take(from, taken, shared.way(way).subscribe(), seed), give(to, given, shared, way))?;
-    Ok(())
-}
-
-async fn take(
-    from: &mut OwnedReadHalf,
-    taken: mpsc::Sender<Chunk>,
-    mut traffic: watch::Receiver<Traffic>,
-    seed: u64,
-) -> io::Result<()> {
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut buffer = vec![0; 16 << 10];
-    loop {
-        let now = *traffic.borrow_and_update();
-        if now.stalled {
-            // The sender of the watch lives as long as the proxy.
-            let _ = traffic.changed().await;
-            continue;
-        }
-        let most = now.slice.unwrap_or(buffer.len()).clamp(1, buffer.len());
-        let most = now.rate.map_or(most, |rate| most.min((rate as usize / 10).max(1)));
-        let read = tokio::select! {
-            _ = traffic.changed() => continue,
-            read = from.read(&mut buffer[..most]) => read?,
-        };
-        if read == 0 {
-            return Ok(());
-        }
-        let mut bytes = buffer[..read].to_vec();
-        if let Some(mean) = now.flip {
-            for byte in &mut bytes {
-                if random.random_range(0..mean.max(1)) == 0 {
-                    *byte ^= 1 << random.random_range(0..8_u8);
-                }
-            }
-        }
-        if taken.send((Instant::now() + now.delay, bytes)).await.is_err() {
-            return Ok(());
-        }
-    }
-}
-
-async fn give(
-    to: &mut OwnedWriteHalf,
-    mut given: mpsc::Receiver<Chunk>,
-    shared: &Shared,
-    way: Way,
-) -> io::Result<()> {
-    let mut traffic = shared.way(way).subscribe();
-    while let Some((due, bytes)) = given.recv().await {
-        sleep_until(due).await;
-        // What was read before a stall waits for its end.
-        while traffic.borrow_and_update().stalled {
-            let _ = traffic.changed().await;
-        }
-        to.write_all(&bytes).await?;
-        shared.passed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let rate = traffic.borrow().rate;
-        if let Some(rate) = rate {
-            sleep(Duration::from_secs_f64(bytes.len() as f64 / f64::from(rate.max(1)))).await;
-        }
-    }
-    to.shutdown().await
 }
 
 impl fmt::Debug for Proxy {
