@@ -54,7 +54,8 @@ pub enum Seen {
     Resting { n: u64, by: u32 },
     /// See [`Acked`](Self::Acked).
     Buried { n: u64, by: u32 },
-    /// Settling it failed: it may come again.
+    /// Settling it failed: it may come again. Where the failure left in doubt whether the broker knows, what it would know
+    /// is noted before.
     Unsettled { n: u64, by: u32 },
     /// A consumer announced that messages may be missing.
     Gap { by: u32 },

@@ -20,6 +20,7 @@ use crate::{
     address::{Address, Key},
     bus::Bus,
     delivery::Delivery,
+    error::Error,
     message::Message,
     subscription::Source,
 };
@@ -184,6 +185,10 @@ async fn run(delivery: Delivery, n: u64, by: u32, rest: Duration, fails: bool, h
     } else {
         (delivery.ack().await, Seen::Acked { n, by })
     };
+    // In doubt it may be settled, and come again as well.
+    if outcome.as_ref().is_err_and(Error::may_have_executed) {
+        history.note(settled);
+    }
     history.note(if outcome.is_ok() { settled } else { Seen::Unsettled { n, by } });
 }
 
