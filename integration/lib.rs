@@ -6,21 +6,27 @@
 mod alone;
 mod broker;
 mod campaign;
+mod disk;
 mod http;
+mod itself;
 mod measures;
 mod place;
 mod process;
 mod programs;
+mod strain;
 
 pub use alone::{alone, long, seed};
 pub use broker::{Broker, Kind, Site, join};
 pub use campaign::{Blow, Plan, Report};
 pub use commissaire::testkit::{Failure, Lateness, Outcome, Server, until, within};
+pub use disk::{Disk, slow_sync};
 pub use http::{Answer, get};
+pub use itself::{Holdings, by_itself};
 pub use measures::{Measures, resident_kib};
 pub use place::Place;
 pub use process::{Ended, Order, Process};
 pub use rustix::process::Signal;
+pub use strain::Strain;
 
 use std::time::Duration;
 

@@ -13,6 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 needed=(
     "cc              gcc libc6-dev   -"
     "setpriv         util-linux      -"
+    "strace          strace          -"
     "redis-server    redis-server    redis-server.service"
     "nats-server     nats-server     nats-server.service"
     "rabbitmq-server rabbitmq-server rabbitmq-server.service,epmd.socket,epmd.service"

@@ -1,7 +1,9 @@
 //! What whole programs promise, on each bus, with faults.
 
+mod alarms;
 mod calls;
 mod campaign;
+mod disks;
 mod dlq;
 mod doctor;
 mod examples;
@@ -11,6 +13,9 @@ mod hostile;
 mod jobs;
 mod outage;
 mod owner;
+mod pauses;
+mod requirements;
+mod resting;
 mod saver;
 mod secrets;
 mod sharing;
@@ -18,3 +23,4 @@ mod storage;
 mod survival;
 mod switching;
 mod up;
+mod upkeep;
