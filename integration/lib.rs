@@ -15,7 +15,7 @@ mod process;
 mod programs;
 mod strain;
 
-pub use alone::{alone, long, seed};
+pub use alone::{alone, left_out, long, seed};
 pub use broker::{Broker, Kind, Site, join};
 pub use campaign::{Blow, Plan, Report};
 pub use commissaire::testkit::{Failure, Lateness, Outcome, Server, until, within};

