@@ -17,9 +17,22 @@ pub async fn beside() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().await
 }
 
+fn asked() -> bool {
+    std::env::var_os("COMMISSAIRE_LONG").is_some_and(|value| value == "1")
+}
+
+/// Whether the test `name` is left out, which takes long on one bus and runs on others anyway; says so.
+pub fn left_out(name: &str) -> bool {
+    if !asked() {
+        // Not by `eprintln!`, which the test harness would swallow.
+        let _ = writeln!(std::io::stderr(), "{name}: excluded: needs time: COMMISSAIRE_LONG=1");
+    }
+    !asked()
+}
+
 /// `long` where COMMISSAIRE_LONG=1 is set, else `short`; says which, and what it counts.
 pub fn long<T: std::fmt::Debug>(what: &str, short: T, long: T) -> T {
-    let asked = std::env::var_os("COMMISSAIRE_LONG").is_some_and(|value| value == "1");
+    let asked = asked();
     let chosen = if asked { long } else { short };
     let more = if asked { "" } else { " (more with COMMISSAIRE_LONG=1)" };
     // Not by `eprintln!`, which the test harness would swallow.

@@ -11,24 +11,30 @@ mod blow;
 mod broker;
 mod callers;
 mod campaign;
+mod disk;
 mod http;
+mod itself;
 mod measures;
 mod place;
 mod process;
 mod programs;
 mod report;
+mod strain;
 mod tls;
 
-pub use alone::{alone, beside, long, seed};
+pub use alone::{alone, beside, left_out, long, seed};
 pub use blow::{Blow, Struck};
 pub use broker::{Broker, Kind, Site, join};
 pub use campaign::{Plan, Report};
 pub use commissaire::testkit::{Cut, Failure, Lateness, Outcome, Server, Traffic, Way, until, within};
+pub use disk::{Disk, slow_sync};
 pub use http::{Answer, get};
+pub use itself::{Holdings, by_itself};
 pub use measures::{Measures, resident_kib};
 pub use place::Place;
 pub use process::{Ended, Order, Process};
 pub use rustix::process::Signal;
+pub use strain::Strain;
 
 use std::time::Duration;
 

@@ -14,6 +14,7 @@ needed=(
     "cc              gcc libc6-dev   -"
     "openssl         openssl         -"
     "setpriv         util-linux      -"
+    "strace          strace          -"
     "redis-server    redis-server    redis-server.service"
     "nats-server     nats-server     nats-server.service"
     "rabbitmq-server rabbitmq-server rabbitmq-server.service,epmd.socket,epmd.service"

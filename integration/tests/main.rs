@@ -1,7 +1,9 @@
 //! What whole programs promise, on each bus, with faults.
 
+mod alarms;
 mod calls;
 mod campaign;
+mod disks;
 mod dlq;
 mod doctor;
 mod examples;
@@ -12,6 +14,9 @@ mod jobs;
 mod network;
 mod outage;
 mod owner;
+mod pauses;
+mod requirements;
+mod resting;
 mod saver;
 mod secrets;
 mod sharing;
@@ -20,3 +25,4 @@ mod survival;
 mod switching;
 mod tls;
 mod up;
+mod upkeep;

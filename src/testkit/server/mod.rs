@@ -38,6 +38,7 @@ use super::{
 pub struct Server {
     program: &'static Program,
     settings: Vec<(String, String)>,
+    under: Vec<String>,
     dir: TempDir,
     port: u16,
     process: Option<Process>,
@@ -86,7 +87,8 @@ impl Server {
             None => builder.tempdir()?,
         };
         let beside = program.beside.map(|start| start(dir.path())).transpose()?;
-        let mut server = Self { program, settings, dir, port: 0, process: None, _beside: beside };
+        let mut server =
+            Self { program, settings, under: Vec::new(), dir, port: 0, process: None, _beside: beside };
         let mut tries = 0;
         loop {
             server.port = free_port()?;
@@ -98,6 +100,12 @@ impl Server {
                 Err(failure) => return Err(failure),
             }
         }
+    }
+
+    /// Lets another program start it from now on, one that becomes the server itself, so that signals reach it:
+    /// `["nsenter", "--mount=…"]`. None with no words.
+    pub fn under(&mut self, words: &[&str]) {
+        self.under = words.iter().map(|word| (*word).to_owned()).collect();
     }
 
     /// Starts it again on the same port and folder; kills it first if it still runs.
@@ -165,6 +173,12 @@ impl Server {
         }
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log"))?;
         let mut command = (self.program.command)(self.dir.path(), self.port, &self.settings)?;
+        if let Some((first, words)) = self.under.split_first() {
+            let mut outer = Command::new(first);
+            outer.args(words).arg(command.get_program()).args(command.get_args());
+            outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            command = outer;
+        }
         command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)
     }

@@ -3,7 +3,7 @@
 use commissaire::{Error, ErrorKind};
 
 /// How a step on the server fails.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Fault {
     /// The server could not be reached in time; nothing was sent.
     NotSent,
@@ -17,6 +17,8 @@ pub(crate) enum Fault {
     Forbidden(String),
     /// JetStream answered with an error.
     Refused { code: u32, text: String },
+    /// The stream that it goes to could not be made, for this reason.
+    Unmade(ErrorKind, String),
     /// The answer cannot be read.
     Odd(String),
     /// The bus has closed.
@@ -27,6 +29,8 @@ pub(crate) enum Fault {
 const FULL: &[u32] = &[10047, 10023, 10028, 10052];
 /// Something could not be stored: full, or a trouble of the server's own, which only the text tells.
 const NOT_STORED: u32 = 10077;
+/// The stream's files could not be made, as on a disk that is full.
+const NO_FILES: u32 = 10049;
 /// There is no such stream, consumer or message.
 const ABSENT: &[u32] = &[10014, 10059, 10037];
 
@@ -80,13 +84,14 @@ impl Fault {
                 )
             }
             Self::Refused { code, text } => {
-                let kind = if ABSENT.contains(&code) || matches!(code, 10008 | NOT_STORED) {
+                let kind = if ABSENT.contains(&code) || matches!(code, 10008 | NOT_STORED | NO_FILES) {
                     ErrorKind::Unavailable
                 } else {
                     ErrorKind::Topology
                 };
                 Error::new(kind, format!("{what}: JetStream refused it: {text} ({code})"))
             }
+            Self::Unmade(kind, text) => Error::new(kind, format!("{what}: {text}: nothing was stored")),
             Self::Odd(text) => {
                 Error::malformed(format!("{what}: the server's answer cannot be read: {text}"))
             }
@@ -98,6 +103,12 @@ impl Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_that_is_full_is_no_stream_that_differs() {
+        let refused = Fault::Refused { code: NO_FILES, text: "error creating store for stream".to_owned() };
+        assert!(refused.into_error("making a stream").is_temporary());
+    }
 
     #[test]
     fn full_is_told_from_broken() {

@@ -184,7 +184,7 @@ impl Publisher {
             match made {
                 Ok(made) if made || gone => {}
                 Ok(_) => return storing.await.map(drop),
-                Err(error) if gone => return Err(Fault::Odd(error.to_string())),
+                Err(error) if gone => return Err(Fault::Unmade(error.kind().clone(), error.to_string())),
                 Err(_) => return storing.await.map(drop),
             }
             if Instant::now() >= deadline {
@@ -211,18 +211,16 @@ pub(crate) async fn store(
             Ok(_) => return Ok(()),
             Err(Fault::Nobody) => {
                 let made = stream().ensure(&core.link, deadline).await;
-                if Instant::now() >= deadline {
-                    return Err(Fault::Nobody);
-                }
+                let late = Instant::now() + BLINK >= deadline;
                 match made {
+                    _ if late && made.is_ok() => return Err(Fault::Nobody),
                     Ok(true) => {}
                     // The server has just started, and does not listen there yet.
                     Ok(false) => sleep(BLINK).await,
-                    Err(error) if *error.kind() == ErrorKind::Forbidden => {
-                        return Err(Fault::Forbidden(error.to_string()));
-                    }
-                    Err(error) if *error.kind() == ErrorKind::Topology => {
-                        return Err(Fault::Odd(error.to_string()));
+                    Err(error)
+                        if late || matches!(error.kind(), ErrorKind::Topology | ErrorKind::Forbidden) =>
+                    {
+                        return Err(Fault::Unmade(error.kind().clone(), error.to_string()));
                     }
                     Err(_) => sleep(BLINK).await,
                 }
