@@ -1,12 +1,13 @@
 //! Subscriptions: bounded streams of deliveries and gaps.
 
+mod buffer;
+
 use std::{
-    collections::VecDeque,
     fmt,
     future::poll_fn,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -16,6 +17,7 @@ use futures_util::{Stream, task::AtomicWaker};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use self::buffer::{Buffer, End};
 use crate::{
     address::{Inbox, Key, Origin, Token},
     delivery::{Delivery, Settle, Settlement},
@@ -70,7 +72,7 @@ pub struct Gap {
 /// behind it. Dropping it gives everything unsettled back.
 #[must_use = "a subscription that is dropped stops consuming"]
 pub struct Subscription {
-    buffer: Arc<Buffer>,
+    buffer: Arc<Buffer<Received>>,
     consuming: Consuming,
     closing: CancellationToken,
 }
@@ -82,7 +84,7 @@ pub struct Consuming(Arc<AtomicBool>);
 /// A transport's end of a [`Subscription`].
 #[derive(Debug)]
 pub struct Feed {
-    buffer: Arc<Buffer>,
+    buffer: Arc<Buffer<Received>>,
     places: Arc<Semaphore>,
     consuming: Consuming,
     closing: CancellationToken,
@@ -187,18 +189,19 @@ impl Feed {
     /// When the subscription was dropped meanwhile, the message is released.
     pub fn deliver(&self, place: Place, message: Message, redelivered: u32, settle: Box<dyn Settle>) {
         let settle = Box::new(Placed { settle: Some(settle), _place: place });
-        self.buffer.push(Received::Delivery(Delivery::new(message, redelivered, settle)));
+        self.buffer.push_unless(Received::Delivery(Delivery::new(message, redelivered, settle)), |_| false);
     }
 
     /// Hands over a `message` that needs no settling.
     pub fn deliver_unsettled(&self, place: Place, message: Message) {
         let settle = Box::new(Placed { settle: None, _place: place });
-        self.buffer.push(Received::Delivery(Delivery::new(message, 0, settle)));
+        self.buffer.push_unless(Received::Delivery(Delivery::new(message, 0, settle)), |_| false);
     }
 
     /// Announces that messages may be missing between the deliveries before and those after. A gap takes no place.
     pub fn gap(&self, reason: impl Into<String>) {
-        self.buffer.push(Received::Gap(Gap { reason: reason.into() }));
+        let gap = |received: &Received| matches!(received, Received::Gap(_));
+        self.buffer.push_unless(Received::Gap(Gap { reason: reason.into() }), gap);
     }
 
     /// Is cancelled when the consumer closed or dropped the subscription.
@@ -226,67 +229,6 @@ impl Drop for Feed {
     fn drop(&mut self) {
         self.consuming.set(false);
         self.buffer.end(End::Feed);
-    }
-}
-
-/// What was taken from the broker and not yet read. Bounded: each delivery holds a place, and two gaps never stand side
-/// by side.
-#[derive(Debug, Default)]
-struct Buffer {
-    state: Mutex<State>,
-    waker: AtomicWaker,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    items: VecDeque<Received>,
-    ended: Option<End>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Consumer,
-    Feed,
-}
-
-impl Buffer {
-    fn push(&self, received: Received) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.ended == Some(End::Consumer) {
-            drop(state);
-            return; // and what was received is released, outside the lock
-        }
-        let gap_again = matches!((&received, state.items.back()), (Received::Gap(_), Some(Received::Gap(_))));
-        if !gap_again {
-            state.items.push_back(received);
-        }
-        drop(state);
-        self.waker.wake();
-    }
-
-    fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Option<Received>> {
-        self.waker.register(cx.waker());
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match (state.items.pop_front(), state.ended) {
-            (Some(received), _) => Poll::Ready(Some(received)),
-            (None, Some(_)) => Poll::Ready(None),
-            (None, None) => Poll::Pending,
-        }
-    }
-
-    /// Ends one side. When the consumer is gone, returns what it left unread.
-    fn end(&self, side: End) -> VecDeque<Received> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let unread = match side {
-            End::Consumer => std::mem::take(&mut state.items),
-            End::Feed => VecDeque::new(),
-        };
-        if state.ended != Some(End::Consumer) {
-            state.ended = Some(side);
-        }
-        drop(state);
-        self.waker.wake();
-        unread
     }
 }
 
