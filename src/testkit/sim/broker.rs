@@ -1,20 +1,20 @@
 //! A broker that is a model: it keeps the contract, and nothing more than the contract.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::RngExt;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Plant,
     events::{Event, Log},
+    store::{Job, Place, Reader, State, Taken, Then, number},
 };
 use crate::{
-    address::{Address, Key},
+    address::Address,
     error::{Error, Result},
     message::Message,
     subscription::Source,
@@ -27,90 +27,33 @@ const RECENT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Broker {
     state: Mutex<State>,
-    pub(super) changed: Notify,
+    /// Something changed for those who read jobs, for those who serve calls, and for all others.
+    changed: [Notify; 3],
     pub(super) log: Arc<Log>,
     pub(super) plant: Plant,
-}
-
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) dice: StdRng,
-    /// Nothing goes wrong any more.
-    pub(super) calm: bool,
-    pub(super) jobs: BTreeMap<u64, Job>,
-    calls: BTreeMap<u64, (Key, Message, Instant)>,
-    /// What waits for one subscription: control messages and replies.
-    boxes: BTreeMap<u64, Vec<Message>>,
-    pub(super) readers: BTreeMap<u64, Reader>,
-    dead: BTreeSet<u32>,
-    down: BTreeSet<u32>,
-    acked: Vec<(Instant, u64, Job)>,
-    /// How suspect a job was at the least whenever a process was handed it.
-    suspect: BTreeMap<(u32, u32), u32>,
-    last: u64,
-}
-
-/// A subscription as the broker sees it.
-#[derive(Debug, Clone)]
-pub(super) struct Reader {
-    pub(super) process: u32,
-    pub(super) source: Source,
-    /// Messages may be missing since it looked last.
-    pub(super) gap: bool,
-}
-
-/// A stored message.
-#[derive(Debug, Clone)]
-pub(super) struct Job {
-    pub(super) message: Message,
-    pub(super) redelivered: u32,
-    /// How often it was put to rest after a failed run.
-    rested: u32,
-    handed: u32,
-    place: Place,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Place {
-    Ready,
-    Resting(Instant),
-    InHand(u32),
-}
-
-/// What becomes of a job whose delivery is settled.
-pub(super) enum Then {
-    Stays(Job),
-    Acked,
-    Goes,
-}
-
-/// What a subscription may take.
-pub(super) enum Taken {
-    Job { id: u64, handed: u32, message: Message, redelivered: u32 },
-    Other(Message),
-    Gap,
 }
 
 impl Broker {
     pub(super) fn new(seed: u64, plant: Plant) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State {
-                dice: StdRng::seed_from_u64(seed),
-                calm: false,
-                jobs: BTreeMap::new(),
-                calls: BTreeMap::new(),
-                boxes: BTreeMap::new(),
-                readers: BTreeMap::new(),
-                dead: BTreeSet::new(),
-                down: BTreeSet::new(),
-                acked: Vec::new(),
-                suspect: BTreeMap::new(),
-                last: 0,
-            }),
-            changed: Notify::new(),
+            state: Mutex::new(State::new(seed)),
+            changed: Default::default(),
             log: Arc::default(),
             plant,
         })
+    }
+
+    /// What tells a reader of `source` that there may be something for it.
+    pub(super) fn changed(&self, source: &Source) -> &Notify {
+        match source {
+            Source::Queue(_) => &self.changed[0],
+            Source::Service(_) => &self.changed[1],
+            _ => &self.changed[2],
+        }
+    }
+
+    fn all_changed(&self) {
+        self.changed.iter().for_each(Notify::notify_waiters);
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -141,6 +84,11 @@ impl Broker {
     /// Puts `message` where its address says.
     pub(super) fn accept(&self, message: Message) -> Result<()> {
         let mut state = self.lock();
+        let changed = match message.address() {
+            Address::Queue(_) => &self.changed[0],
+            Address::Service(_) => &self.changed[1],
+            _ => &self.changed[2],
+        };
         match message.address().clone() {
             Address::Service(key) => {
                 let service = key.service()?;
@@ -171,7 +119,7 @@ impl Broker {
             Address::Topic(_) => {}
         }
         drop(state);
-        self.changed.notify_waiters();
+        changed.notify_waiters();
         Ok(())
     }
 
@@ -260,7 +208,7 @@ impl Broker {
             }
         }
         drop(state);
-        self.changed.notify_waiters();
+        self.changed[0].notify_waiters();
         mine
     }
 
@@ -298,7 +246,7 @@ impl Broker {
         state.readers.retain(|_, reader| reader.process != process);
         state.requeue(|by| by == process);
         drop(state);
-        self.changed.notify_waiters();
+        self.all_changed();
     }
 
     /// The connection of a process breaks; `requeue`: what it had in hand comes again.
@@ -313,7 +261,7 @@ impl Broker {
             state.boxes.remove(&id);
         }
         drop(state);
-        self.changed.notify_waiters();
+        self.all_changed();
     }
 
     /// The connection is there again. Replies and control messages may be missing.
@@ -324,7 +272,7 @@ impl Broker {
             reader.gap |= matches!(reader.source, Source::Inbox(_) | Source::Control(_));
         }
         drop(state);
-        self.changed.notify_waiters();
+        self.all_changed();
     }
 
     /// The broker dies: calls and replies are lost, what is in hand comes again, and so may what was just acknowledged.
@@ -345,51 +293,6 @@ impl Broker {
             }
         }
         drop(state);
-        self.changed.notify_waiters();
+        self.all_changed();
     }
-}
-
-impl State {
-    fn readers_of(&self, which: impl Fn(&Reader) -> bool) -> Vec<u64> {
-        self.readers.iter().filter(|(_, reader)| which(reader)).map(|(id, _)| *id).collect()
-    }
-
-    /// Puts `message` into the boxes of those who are connected.
-    fn pass(&mut self, message: &Message, to: impl Fn(&Source) -> bool) {
-        let down = self.down.clone();
-        for id in self.readers_of(|reader| to(&reader.source) && !down.contains(&reader.process)) {
-            self.boxes.entry(id).or_default().push(message.clone());
-        }
-    }
-
-    fn requeue(&mut self, whose: impl Fn(u32) -> bool) {
-        for job in self.jobs.values_mut() {
-            if matches!(job.place, Place::InHand(by) if whose(by)) {
-                (job.place, job.redelivered) = (Place::Ready, job.redelivered + 1);
-            }
-        }
-    }
-}
-
-impl Job {
-    /// It is there again, without a verdict.
-    pub(super) fn back(mut self) -> Self {
-        self.place = Place::Ready;
-        self
-    }
-
-    /// It rests as `message` until `due`.
-    pub(super) fn rests(mut self, message: Message, due: Instant) -> Self {
-        (self.message, self.redelivered, self.place) = (message, 0, Place::Resting(due));
-        self.rested += 1;
-        self
-    }
-}
-
-/// The number that a job or a call was given in its parameters.
-pub(super) fn number(message: &Message) -> u32 {
-    let text = String::from_utf8_lossy(message.body());
-    let digits = text.split("\"n\":").nth(1).unwrap_or_default();
-    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    digits[..end].parse().unwrap_or(0)
 }

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::{
     Plant,
-    broker::{Broker, Job, Taken, Then, number},
+    broker::Broker,
     events::Event,
+    store::{Job, Taken, Then, number},
 };
 use crate::{
     address::Token,
@@ -105,8 +106,8 @@ impl Bus for SimBus {
         let grasps = self.broker.plant == Plant::Grasps && matches!(source, Source::Queue(_));
         let (subscription, feed) = Subscription::new(if grasps { prefetch * 2 } else { prefetch });
         feed.consuming().set(true);
-        let reader = self.broker.join(self.process, source);
-        tokio::spawn(pump(self.broker.clone(), self.process, reader, feed));
+        let reader = self.broker.join(self.process, source.clone());
+        tokio::spawn(pump(self.broker.clone(), self.process, reader, source, feed));
         self.broker.rest(STEP).await;
         self.alive().await;
         Ok(subscription)
@@ -141,26 +142,25 @@ impl Bus for SimBus {
 }
 
 /// Hands over what the broker has, as long as the subscription is there.
-async fn pump(broker: Arc<Broker>, process: u32, reader: u64, feed: Feed) {
+async fn pump(broker: Arc<Broker>, process: u32, reader: u64, source: Source, feed: Feed) {
     while let Some(place) = feed.place().await {
         broker.rest(STEP).await;
         let taken = loop {
-            let changed = broker.changed.notified();
+            let changed = broker.changed(&source).notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             if feed.is_closed() || !broker.lives(process).0 {
                 break None;
             }
-            let far = Instant::now() + Duration::from_secs(3600);
             let next = match broker.take(reader) {
                 Ok(taken) => break Some(taken),
-                Err(next) => next.unwrap_or(far),
+                Err(next) => next,
             };
             tokio::select! {
                 biased;
                 () = feed.closed() => {}
                 () = changed => {}
-                () = tokio::time::sleep_until(next) => {}
+                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             }
         };
         match taken {

@@ -8,6 +8,7 @@ mod broker;
 mod bus;
 mod check;
 mod events;
+mod store;
 mod world;
 
 use std::{
