@@ -5,7 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
-use crate::{address::Key, message::Message, subscription::Source};
+use crate::{
+    address::{Key, Origin, Token},
+    message::Message,
+    pattern::Pattern,
+    subscription::Source,
+};
+
+/// How much waits for an ephemeral subscription at the most.
+const ROOM: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -13,8 +21,9 @@ pub(super) struct State {
     /// Nothing goes wrong any more.
     pub(super) calm: bool,
     pub(super) jobs: BTreeMap<u64, Job>,
+    pub(super) durables: BTreeMap<Token, Vec<Pattern>>,
     pub(super) calls: BTreeMap<u64, (Key, Message, Instant)>,
-    /// What waits for one subscription: control messages and replies.
+    /// What waits for one subscription: events, control messages and replies.
     pub(super) boxes: BTreeMap<u64, Vec<Message>>,
     pub(super) readers: BTreeMap<u64, Reader>,
     pub(super) dead: BTreeSet<u32>,
@@ -34,9 +43,13 @@ pub(super) struct Reader {
     pub(super) gap: bool,
 }
 
-/// A stored message.
+/// A stored message: a job, or an event for a durable subscription.
 #[derive(Debug, Clone)]
 pub(super) struct Job {
+    /// Where it is stored.
+    pub(super) origin: Origin,
+    /// It is among the dead letters of that.
+    pub(super) dead: bool,
     pub(super) message: Message,
     pub(super) redelivered: u32,
     /// How often it was put to rest after a failed run.
@@ -72,6 +85,7 @@ impl State {
             dice: StdRng::seed_from_u64(seed),
             calm: false,
             jobs: BTreeMap::new(),
+            durables: BTreeMap::new(),
             calls: BTreeMap::new(),
             boxes: BTreeMap::new(),
             readers: BTreeMap::new(),
@@ -87,12 +101,65 @@ impl State {
         self.readers.iter().filter(|(_, reader)| which(reader)).map(|(id, _)| *id).collect()
     }
 
+    /// Keeps `message` in `origin`.
+    pub(super) fn store(&mut self, message: Message, origin: Origin) {
+        self.last += 1;
+        let job =
+            Job { origin, dead: false, message, redelivered: 0, rested: 0, handed: 0, place: Place::Ready };
+        self.jobs.insert(self.last, job);
+    }
+
     /// Puts `message` into the boxes of those who are connected.
     pub(super) fn pass(&mut self, message: &Message, to: impl Fn(&Source) -> bool) {
         let down = self.down.clone();
         for id in self.readers_of(|reader| to(&reader.source) && !down.contains(&reader.process)) {
-            self.boxes.entry(id).or_default().push(message.clone());
+            let waiting = self.boxes.entry(id).or_default();
+            if waiting.len() == ROOM
+                && let Some(reader) = self.readers.get_mut(&id)
+                && matches!(reader.source, Source::Topic(_))
+            {
+                waiting.clear();
+                reader.gap = true;
+            }
+            waiting.push(message.clone());
         }
+    }
+
+    /// All that could be handed to a reader of `origin`, or of its dead letters; else when something is due.
+    pub(super) fn ready(
+        &self,
+        origin: &Origin,
+        dead: bool,
+        now: Instant,
+    ) -> Result<Vec<u64>, Option<Instant>> {
+        let mine = || self.jobs.iter().filter(|(_, job)| job.origin == *origin && job.dead == dead);
+        let due = |job: &Job| match job.place {
+            Place::Ready => true,
+            Place::Resting(due) => due <= now,
+            Place::InHand(_) => false,
+        };
+        let ready: Vec<u64> = mine().filter(|(_, job)| due(job)).map(|(id, _)| *id).collect();
+        if !ready.is_empty() {
+            return Ok(ready);
+        }
+        let next = mine().filter_map(|(_, job)| match job.place {
+            Place::Resting(due) => Some(due),
+            _ => None,
+        });
+        Err(next.min())
+    }
+
+    /// How much is not settled for good.
+    pub(super) fn left(&self) -> usize {
+        self.jobs.values().filter(|job| !job.dead).count()
+    }
+
+    /// Whether an event waits for somebody.
+    pub(super) fn is_talking(&self) -> bool {
+        let topic = |reader: &Reader| matches!(reader.source, Source::Topic(_));
+        self.readers.iter().any(|(id, reader)| {
+            topic(reader) && (reader.gap || self.boxes.get(id).is_some_and(|waiting| !waiting.is_empty()))
+        })
     }
 
     pub(super) fn requeue(&mut self, whose: impl Fn(u32) -> bool) {
@@ -111,6 +178,19 @@ impl Job {
         self
     }
 
+    /// It is a dead letter now, as `message`.
+    pub(super) fn dies(mut self, message: Message) -> Self {
+        (self.message, self.redelivered, self.place, self.dead) = (message, 0, Place::Ready, true);
+        self
+    }
+
+    /// It is brought back as `message`.
+    pub(super) fn returns(mut self, message: Message) -> Self {
+        (self.message, self.redelivered, self.place, self.dead) = (message, 0, Place::Ready, false);
+        self.rested = 0;
+        self
+    }
+
     /// It rests as `message` until `due`.
     pub(super) fn rests(mut self, message: Message, due: Instant) -> Self {
         (self.message, self.redelivered, self.place) = (message, 0, Place::Resting(due));
@@ -119,7 +199,17 @@ impl Job {
     }
 }
 
-/// The number that a job or a call was given in its parameters.
+/// What a reader of `source` takes out of what is stored, and whether that is dead.
+pub(super) fn place_of(source: &Source) -> Option<(Origin, bool)> {
+    match source {
+        Source::Queue(key) => Some((Origin::Queue(key.clone()), false)),
+        Source::Durable(name, _) => Some((Origin::Durable(name.clone()), false)),
+        Source::DeadLetters(origin) => Some((origin.clone(), true)),
+        _ => None,
+    }
+}
+
+/// The number that a job, an event or a call was given.
 pub(super) fn number(message: &Message) -> u32 {
     let text = String::from_utf8_lossy(message.body());
     let digits = text.split("\"n\":").nth(1).unwrap_or_default();
