@@ -1,104 +1,23 @@
-//! All ways in which a feed's thread and a consumer's can meet in the buffer of a subscription, tried one by one.
-//!
-//! Run with `cargo test --release` in this folder; it takes a second. The source of the buffer is the product's own. What
-//! else threads share (the map of pending calls, the calls in flight) is one lock around one map, without waiting, and
-//! channels, permits and trackers are tokio's, which tries them so itself: models of these would test the model.
+//! What threads of the framework share, in models that try all ways in which they can meet. See README.md.
 
-#![cfg(test)]
+// The product's unit tests are not for here.
+#![cfg(not(test))]
 
-use std::task::Waker;
+pub mod client;
+pub mod metrics;
+pub mod service;
+mod stand_in;
+pub mod subscription;
 
-use loom::{
-    future::block_on,
-    sync::{Arc, Mutex},
-    thread,
-};
+/// How often a thread is interrupted at the most: where all ways are too many, those with few changes between threads
+/// are tried. Most that goes wrong needs no more.
+type Bound = Option<usize>;
+const ALL: Bound = None;
+const MANY: Bound = Some(3);
+const SOME: Bound = Some(2);
 
-#[path = "../../../src/subscription/buffer.rs"]
-mod buffer;
-
-use buffer::{Buffer, End};
-
-/// A waker as the buffer knows it.
-#[derive(Debug, Default)]
-struct AtomicWaker(loom::future::AtomicWaker);
-
-impl AtomicWaker {
-    fn new() -> Self {
-        Self::default()
-    }
-
-    fn register(&self, waker: &Waker) {
-        self.0.register_by_ref(waker);
-    }
-
-    fn wake(&self) {
-        self.0.wake();
-    }
-}
-
-async fn next(buffer: &Buffer<Arc<u32>>) -> Option<Arc<u32>> {
-    std::future::poll_fn(|cx| buffer.poll_pop(cx)).await
-}
-
-#[test]
-fn no_item_is_lost_and_no_wake_either() {
-    // All ways are too many; most that goes wrong needs fewer changes between the threads than these.
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(|| {
-        let buffer = std::sync::Arc::new(Buffer::default());
-        let feed = buffer.clone();
-        let feeding = thread::spawn(move || {
-            feed.push_unless(Arc::new(1), |_| false);
-            feed.push_unless(Arc::new(2), |_| false);
-            feed.end(End::Feed);
-        });
-        let read = block_on(async {
-            let mut read = Vec::new();
-            while let Some(item) = next(&buffer).await {
-                read.push(*item);
-            }
-            read
-        });
-        assert_eq!(read, [1, 2]);
-        feeding.join().unwrap();
-    });
-}
-
-#[test]
-fn what_comes_while_the_consumer_leaves_is_released() {
-    loom::model(|| {
-        let buffer = std::sync::Arc::new(Buffer::default());
-        let item = Arc::new(1);
-        let (feed, given) = (buffer.clone(), item.clone());
-        let feeding = thread::spawn(move || {
-            feed.push_unless(given, |_| false);
-            feed.end(End::Feed);
-        });
-        drop(buffer.end(End::Consumer));
-        feeding.join().unwrap();
-        assert_eq!(Arc::strong_count(&item), 1, "it stays in a buffer that nobody reads");
-        assert!(block_on(next(&buffer)).is_none());
-    });
-}
-
-#[test]
-fn gaps_never_stand_side_by_side() {
-    loom::model(|| {
-        let buffer = std::sync::Arc::new(Buffer::default());
-        let feeds: Vec<_> = [1, 2]
-            .into_iter()
-            .map(|_| {
-                let feed = buffer.clone();
-                thread::spawn(move || feed.push_unless(Arc::new(0), |last: &Arc<u32>| **last == 0))
-            })
-            .collect();
-        for feeding in feeds {
-            feeding.join().unwrap();
-        }
-        buffer.end(End::Feed);
-        assert_eq!(block_on(next(&buffer)).as_deref(), Some(&0));
-        assert!(block_on(next(&buffer)).is_none());
-    });
+fn check(bound: Bound, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = bound;
+    builder.check(model);
 }
