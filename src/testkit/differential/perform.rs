@@ -178,6 +178,7 @@ impl Performance {
         self.order.drained(&name);
         if self.slots.remove(&OWN).is_some() {
             self.order.left(&name, false);
+            self.order.may_linger(&name);
         }
         Ok(())
     }
@@ -208,6 +209,9 @@ impl Performance {
 
     async fn leave(&mut self, slot: usize, read: bool) -> Outcome {
         self.hear(slot).await?;
+        if let Some(origin) = self.slots.get(&slot).and_then(|slot| origin_of(&slot.source)) {
+            self.order.may_linger(&origin.to_string());
+        }
         if read && let Some(closing) = self.slots.get_mut(&slot) {
             closing.subscription.close();
             while let Some(closing) = self.slots.get_mut(&slot) {
