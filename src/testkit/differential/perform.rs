@@ -25,6 +25,8 @@ use crate::{
 
 /// How long a step waits for what need not come.
 const SHORTLY: Duration = Duration::from_millis(20);
+/// What was settled so long before its death is known to any broker; what was settled later may come again.
+const KNOWN: Duration = Duration::from_secs(1);
 /// How early a retry may seem to come: the clocks of brokers count in milliseconds.
 pub(super) const GRAIN: Duration = Duration::from_millis(2);
 /// The header in which a letter's number stands a second time.
@@ -271,6 +273,7 @@ impl Performance {
         }
         self.settle_held(|_| true).await?;
         self.patience = self.target.bound() + self.target.longest_lease();
+        tokio::time::sleep(KNOWN).await;
         self.target.restart().await?;
         for bus in &self.buses {
             until("messages go through again", self.target.bound() * 2, async || {
