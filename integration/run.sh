@@ -150,6 +150,10 @@ grouped cargo build --workspace --all-features --bins --tests
 say "testing"
 status=0
 grouped cargo test --workspace --all-features --no-fail-fast || status=$?
+# Seconds to run; it stands alone, so that nothing else is built for loom.
+say "trying all ways in which threads meet"
+grouped cargo test --locked --manifest-path integration/loom/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/loom" ||
+    status=$?
 
 say "what ran"
 for row in "${needed[@]}"; do

@@ -1,21 +1,19 @@
 //! Subscriptions: bounded streams of deliveries and gaps.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    future::poll_fn,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll},
-};
+mod buffer;
+mod ends;
+mod place;
 
-use futures_util::{Stream, task::AtomicWaker};
+use std::{fmt, sync::Mutex};
+
+use futures_util::task::AtomicWaker;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+pub use self::{
+    ends::{Consuming, Feed, Subscription},
+    place::Place,
+};
 use crate::{
     address::{Inbox, Key, Origin, Token},
     delivery::{Delivery, Settle, Settlement},
@@ -62,265 +60,6 @@ pub struct Gap {
     pub reason: String,
 }
 
-/// A bounded stream of deliveries. At most `prefetch` of them are in the hands of the consumer and in the stream's
-/// buffer together; a place is free again when a delivery is settled or dropped, so a slow consumer slows the broker
-/// down and memory stays bounded.
-///
-/// It ends (`None`) only after [`close`](Self::close), or when the bus is closed; a lost connection is made again
-/// behind it. Dropping it gives everything unsettled back.
-#[must_use = "a subscription that is dropped stops consuming"]
-pub struct Subscription {
-    buffer: Arc<Buffer>,
-    consuming: Consuming,
-    closing: CancellationToken,
-}
-
-/// Whether a subscription really consumes now: the broker knows it and hands it messages. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Consuming(Arc<AtomicBool>);
-
-/// A transport's end of a [`Subscription`].
-#[derive(Debug)]
-pub struct Feed {
-    buffer: Arc<Buffer>,
-    places: Arc<Semaphore>,
-    consuming: Consuming,
-    closing: CancellationToken,
-}
-
-/// Room for one delivery within the prefetch limit.
-#[derive(Debug)]
-pub struct Place(
-    #[allow(dead_code, reason = "held, not read: dropping it frees the place")] OwnedSemaphorePermit,
-);
-
-impl Subscription {
-    /// A subscription and the end that fills it. `prefetch` of 0 counts as 1.
-    pub fn new(prefetch: u16) -> (Self, Feed) {
-        let buffer = Arc::new(Buffer::default());
-        let closing = CancellationToken::new();
-        let consuming = Consuming::default();
-        let feed = Feed {
-            buffer: buffer.clone(),
-            places: Arc::new(Semaphore::new(usize::from(prefetch.max(1)))),
-            consuming: consuming.clone(),
-            closing: closing.clone(),
-        };
-        (Self { buffer, consuming, closing }, feed)
-    }
-
-    /// The next delivery or gap; `None` after the end. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Received> {
-        poll_fn(|cx| self.buffer.poll_pop(cx)).await
-    }
-
-    /// The next delivery, gaps passed over. For sources that have none, and for tests.
-    pub async fn next_delivery(&mut self) -> Option<Delivery> {
-        loop {
-            match self.next().await? {
-                Received::Delivery(delivery) => return Some(delivery),
-                Received::Gap(_) => {}
-            }
-        }
-    }
-
-    /// Stops taking more from the broker. What was taken already still comes out of [`next`](Self::next), then `None`.
-    pub fn close(&self) {
-        self.closing.cancel();
-    }
-
-    /// Whether the broker is handing messages to this subscription now.
-    pub fn consuming(&self) -> Consuming {
-        self.consuming.clone()
-    }
-
-    /// Cancelling it [closes](Self::close) the subscription, from wherever.
-    pub(crate) fn closer(&self) -> CancellationToken {
-        self.closing.clone()
-    }
-}
-
-impl Stream for Subscription {
-    type Item = Received;
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Received>> {
-        self.buffer.poll_pop(cx)
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.closing.cancel();
-        // Outside the lock: a delivery that is dropped here is given back to the broker.
-        let unread = self.buffer.end(End::Consumer);
-        drop(unread);
-    }
-}
-
-impl Consuming {
-    /// The answer now.
-    pub fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-
-    /// Says what holds from now on. For transports.
-    pub fn set(&self, consuming: bool) {
-        self.0.store(consuming, Ordering::Release);
-    }
-}
-
-impl Feed {
-    /// Waits for room for one delivery; `None` when the subscription has closed.
-    pub async fn place(&self) -> Option<Place> {
-        tokio::select! {
-            biased;
-            () = self.closing.cancelled() => None,
-            place = self.places.clone().acquire_owned() => place.ok().map(Place),
-        }
-    }
-
-    /// Room for one delivery, if there is any now.
-    pub fn try_place(&self) -> Option<Place> {
-        self.places.clone().try_acquire_owned().ok().map(Place)
-    }
-
-    /// Hands `message` over to be settled with `settle`. The place is free again when it is settled or dropped.
-    /// When the subscription was dropped meanwhile, the message is released.
-    pub fn deliver(&self, place: Place, message: Message, redelivered: u32, settle: Box<dyn Settle>) {
-        let settle = Box::new(Placed { settle: Some(settle), _place: place });
-        self.buffer.push(Received::Delivery(Delivery::new(message, redelivered, settle)));
-    }
-
-    /// Hands over a `message` that needs no settling.
-    pub fn deliver_unsettled(&self, place: Place, message: Message) {
-        let settle = Box::new(Placed { settle: None, _place: place });
-        self.buffer.push(Received::Delivery(Delivery::new(message, 0, settle)));
-    }
-
-    /// Announces that messages may be missing between the deliveries before and those after. A gap takes no place.
-    pub fn gap(&self, reason: impl Into<String>) {
-        self.buffer.push(Received::Gap(Gap { reason: reason.into() }));
-    }
-
-    /// Is cancelled when the consumer closed or dropped the subscription.
-    pub fn closing(&self) -> CancellationToken {
-        self.closing.clone()
-    }
-
-    /// Resolves when the consumer closed or dropped the subscription.
-    pub async fn closed(&self) {
-        self.closing.cancelled().await;
-    }
-
-    /// Whether the consumer closed or dropped the subscription.
-    pub fn is_closed(&self) -> bool {
-        self.closing.is_cancelled()
-    }
-
-    /// Whether the broker hands messages to this subscription: to be kept up to date by the transport.
-    pub fn consuming(&self) -> &Consuming {
-        &self.consuming
-    }
-}
-
-impl Drop for Feed {
-    fn drop(&mut self) {
-        self.consuming.set(false);
-        self.buffer.end(End::Feed);
-    }
-}
-
-/// What was taken from the broker and not yet read. Bounded: each delivery holds a place, and two gaps never stand side
-/// by side.
-#[derive(Debug, Default)]
-struct Buffer {
-    state: Mutex<State>,
-    waker: AtomicWaker,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    items: VecDeque<Received>,
-    ended: Option<End>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Consumer,
-    Feed,
-}
-
-impl Buffer {
-    fn push(&self, received: Received) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.ended == Some(End::Consumer) {
-            drop(state);
-            return; // and what was received is released, outside the lock
-        }
-        let gap_again = matches!((&received, state.items.back()), (Received::Gap(_), Some(Received::Gap(_))));
-        if !gap_again {
-            state.items.push_back(received);
-        }
-        drop(state);
-        self.waker.wake();
-    }
-
-    fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Option<Received>> {
-        self.waker.register(cx.waker());
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match (state.items.pop_front(), state.ended) {
-            (Some(received), _) => Poll::Ready(Some(received)),
-            (None, Some(_)) => Poll::Ready(None),
-            (None, None) => Poll::Pending,
-        }
-    }
-
-    /// Ends one side. When the consumer is gone, returns what it left unread.
-    fn end(&self, side: End) -> VecDeque<Received> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let unread = match side {
-            End::Consumer => std::mem::take(&mut state.items),
-            End::Feed => VecDeque::new(),
-        };
-        if state.ended != Some(End::Consumer) {
-            state.ended = Some(side);
-        }
-        drop(state);
-        self.waker.wake();
-        unread
-    }
-}
-
-/// A settlement that keeps its place until it is over.
-struct Placed {
-    settle: Option<Box<dyn Settle>>,
-    _place: Place,
-}
-
-#[async_trait::async_trait]
-impl Settle for Placed {
-    async fn settle(mut self: Box<Self>, settlement: Settlement) -> Result<()> {
-        match self.settle.take() {
-            Some(settle) => settle.settle(settlement).await,
-            None => Ok(()),
-        }
-    }
-
-    fn release(mut self: Box<Self>) {
-        if let Some(settle) = self.settle.take() {
-            settle.release();
-        }
-    }
-}
-
-impl Drop for Placed {
-    fn drop(&mut self) {
-        // Dropped without a word (a settlement future that was cancelled before its first poll).
-        if let Some(settle) = self.settle.take() {
-            settle.release();
-        }
-    }
-}
-
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -332,12 +71,6 @@ impl fmt::Display for Source {
             Self::Durable(name, patterns) => write!(f, "durable {name} on {}", join(patterns)),
             Self::DeadLetters(origin) => write!(f, "dead letters of {origin}"),
         }
-    }
-}
-
-impl fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("consuming", &self.consuming.get()).finish()
     }
 }
 

@@ -3,10 +3,16 @@
 mod pending;
 mod remote;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
+use rand::random;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     actor::Actor,

@@ -1,13 +1,11 @@
 //! Calls that wait for an answer: a small type without IO.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
+// Named by the module around it, so that `integration/loom` can try all ways in which threads meet here.
+use super::{HashMap, Mutex, MutexGuard, oneshot, random};
 use crate::metrics::Metrics;
 
 /// The calls of one client that wait, by correlation.
@@ -34,7 +32,7 @@ impl Pending {
     /// A place for a new call, under a correlation that nobody can guess.
     pub(super) fn enter(&self) -> Waiting {
         let (sender, answer) = oneshot::channel();
-        let correlation = rand::random();
+        let correlation = random();
         self.lock().insert(correlation, sender);
         Waiting { pending: self.clone(), correlation, answer }
     }

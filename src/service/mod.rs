@@ -13,11 +13,15 @@ mod runs;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
 use crate::{
     address::{Key, Origin, Token},
     bus::Bus,
     client::Client,
     contract::{Event, Job, Method},
+    delivery::Delivery,
     error::Result,
     handler::{Handler, Layer},
     jsonrpc::RpcError,

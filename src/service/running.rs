@@ -3,11 +3,10 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use tokio::time::timeout;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+// Named by the module around it, so that `integration/loom` can try all ways in which threads meet here.
+use super::{CancellationToken, Delivery, TaskTracker, timeout};
 use crate::{
-    delivery::Delivery,
     metrics::Metrics,
     subscription::{Consuming, Received, Subscription},
 };

@@ -1,7 +1,9 @@
 //! What must hold for any bytes from outside: one function each, which panics when it does not.
 //!
-//! They are run over their corpus and mutations of it by the tests, and with coverage by `cargo fuzz` in
-//! `integration/fuzz`.
+//! They are run over their corpus and mutations of it by the tests ([`check`]), and with coverage by `cargo fuzz` in
+//! `integration/fuzz`. What brokers say is read by the transports, which run functions of their own so.
+
+mod corpus;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -12,13 +14,15 @@ use crate::{
     driver::BusUri,
     envelope,
     jsonrpc::{
-        Incoming, MAX_DEPTH, MAX_KEYS, RpcError, check, from_params, read_request, read_response,
-        write_request,
+        Incoming, MAX_DEPTH, MAX_KEYS, RpcError, check as check_json, from_params, read_request,
+        read_response, write_request,
     },
     message::{Headers, MAX_HEADER_NAME, MAX_HEADER_VALUE, Message, header},
     pattern::Pattern,
     trace::Trace,
 };
+
+pub use self::corpus::check;
 
 /// What stands for a secret.
 const CANARY: &str = "c4n4ry";
@@ -143,7 +147,7 @@ pub fn json(data: &[u8]) {
     let value = serde_json::from_slice::<Value>(data).ok();
     let single = value.as_ref().is_some_and(|value| count(value) == members);
     let well = single && deepest <= MAX_DEPTH && members <= MAX_KEYS;
-    let checked = check(data);
+    let checked = check_json(data);
     assert_eq!(checked.is_ok(), well, "{checked:?} {members} members, {deepest} deep");
     if let Err(error) = checked {
         assert!(matches!(error.code, RpcError::PARSE | RpcError::INVALID_REQUEST), "{error:?}");

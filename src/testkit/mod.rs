@@ -18,6 +18,8 @@
 //! two transports at least. That the scenarios fail when they should is shown with a [`ChaosBus`].
 //!
 //! [`differential`] runs random programs on the same target, and compares what comes of them with a model of the contract.
+//! [`simulate`] runs clients and services over a model of a broker, in a time that is not real, with faults that follow
+//! from a seed. [`fuzz`] says what must hold for any bytes from outside.
 //!
 //! | variable | meaning |
 //! |---|---|

@@ -3,7 +3,7 @@
 //! What a contract leaves open (who of several consumers gets a message, and when) decides nothing here: each message
 //! carries its own fate, so that the runs of it and its end are the same whoever gets it.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -113,12 +113,14 @@ pub(super) struct Abilities {
     pub(super) redrive: bool,
     /// The broker can be started again.
     pub(super) restart: bool,
+    /// A durable subscription can get other patterns, and keeps what it has.
+    pub(super) change: bool,
 }
 
 impl Program {
     /// The program of this seed.
     pub(super) fn random(seed: u64, can: Abilities) -> Self {
-        let mut dice = Dice { random: StdRng::seed_from_u64(seed), can, next: 0 };
+        let mut dice = Dice { random: StdRng::seed_from_u64(seed), can, next: 0, patterns: BTreeMap::new() };
         let length = dice.random.random_range(8..=48);
         let mut steps = Vec::with_capacity(length);
         let mut restarts = 0;
@@ -184,6 +186,8 @@ struct Dice {
     random: StdRng,
     can: Abilities,
     next: u32,
+    /// Those of each durable subscription, if it cannot get others.
+    patterns: BTreeMap<Token, Vec<Pattern>>,
 }
 
 impl Dice {
@@ -235,7 +239,14 @@ impl Dice {
     fn source(&mut self) -> Source {
         match self.random.random_range(0..10) {
             0..4 => Source::Queue(self.queue()),
-            4..8 => Source::Durable(self.durable(), self.patterns()),
+            4..8 => {
+                let (name, patterns) = (self.durable(), self.patterns());
+                if self.can.change {
+                    return Source::Durable(name, patterns);
+                }
+                let patterns = self.patterns.entry(name.clone()).or_insert(patterns).clone();
+                Source::Durable(name, patterns)
+            }
             _ => Source::Topic(self.patterns()),
         }
     }

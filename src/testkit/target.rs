@@ -34,6 +34,7 @@ pub struct Target {
     lease: Option<Duration>,
     patience: Duration,
     server: Option<tokio::sync::Mutex<Server>>,
+    keeps_all: bool,
 }
 
 impl Target {
@@ -41,8 +42,14 @@ impl Target {
     pub fn new(
         connect: impl Fn(BusOptions) -> BoxFuture<'static, Result<Arc<dyn Bus>>> + Send + Sync + 'static,
     ) -> Self {
-        let patience = Duration::from_secs(15);
-        Self { connect: Box::new(connect), exchange: None, lease: None, patience, server: None }
+        Self {
+            connect: Box::new(connect),
+            exchange: None,
+            lease: None,
+            patience: Duration::from_secs(15),
+            server: None,
+            keeps_all: true,
+        }
     }
 
     /// The broker at `uri`, reached with `driver`. A URI that cannot be read fails the connections.
@@ -92,6 +99,18 @@ impl Target {
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = Some(lease);
         self
+    }
+
+    /// Says that a durable subscription which gets other patterns drops what only the old ones wanted.
+    #[must_use]
+    pub fn drops_unwanted(mut self) -> Self {
+        self.keeps_all = false;
+        self
+    }
+
+    /// Whether what a durable subscription has stays when it gets other patterns.
+    pub(super) fn keeps_all(&self) -> bool {
+        self.keeps_all
     }
 
     /// One more connection.

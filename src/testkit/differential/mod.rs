@@ -79,6 +79,10 @@ impl Differential {
             // Not by `eprintln!`, which the test harness would swallow.
             writeln!(std::io::stderr(), "differential: excluded: this bus cannot redrive dead letters yet")?;
         }
+        if !can.change {
+            let what = "this bus drops what only the old patterns of a durable subscription wanted";
+            writeln!(std::io::stderr(), "differential: excluded: {what}")?;
+        }
         let runs = (0..self.programs).map(|number| {
             let program = Arc::new(Program::random(seed.wrapping_add(number), can));
             let target = target.clone();
@@ -108,7 +112,7 @@ impl Differential {
         let redrive = within("finding out whether it redrives", target.bound(), redrives(&*bus)).await??;
         let shared = bus.guarantees().shared;
         within("closing", target.bound(), bus.close()).await??;
-        Ok(Abilities { shared, redrive, restart: self.restarts })
+        Ok(Abilities { shared, redrive, restart: self.restarts, change: target.keeps_all() })
     }
 }
 

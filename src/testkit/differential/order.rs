@@ -12,13 +12,16 @@ pub(super) struct Order {
     sole: BTreeMap<String, usize>,
     /// Places in which something was given back that came before.
     stirred: BTreeSet<String>,
+    /// Places that a subscription has left whose bus is still there: it is gone for the broker soon, no more is promised,
+    /// and may take something until then and give it back.
+    haunted: BTreeSet<String>,
     last: BTreeMap<(String, usize), u32>,
 }
 
 impl Order {
     /// A subscription joins the readers of `place`; `single`: it is alone there, and takes one at a time.
     pub(super) fn joined(&mut self, place: &str, life: usize, single: bool) {
-        if single && !self.stirred.contains(place) {
+        if single && !self.stirred.contains(place) && !self.haunted.contains(place) {
             self.sole.insert(place.to_owned(), life);
         } else {
             self.sole.remove(place);
@@ -31,6 +34,11 @@ impl Order {
         if undone {
             self.stirred.insert(place.to_owned());
         }
+    }
+
+    /// A subscription has left `place`, and its bus goes on.
+    pub(super) fn may_linger(&mut self, place: &str) {
+        self.haunted.insert(place.to_owned());
     }
 
     /// Nothing is left in `place`.

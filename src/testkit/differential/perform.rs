@@ -25,6 +25,8 @@ use crate::{
 
 /// How long a step waits for what need not come.
 const SHORTLY: Duration = Duration::from_millis(20);
+/// What was settled so long before its death is known to any broker; what was settled later may come again.
+const KNOWN: Duration = Duration::from_secs(1);
 /// How early a retry may seem to come: the clocks of brokers count in milliseconds.
 pub(super) const GRAIN: Duration = Duration::from_millis(2);
 /// The header in which a letter's number stands a second time.
@@ -178,6 +180,7 @@ impl Performance {
         self.order.drained(&name);
         if self.slots.remove(&OWN).is_some() {
             self.order.left(&name, false);
+            self.order.may_linger(&name);
         }
         Ok(())
     }
@@ -208,6 +211,9 @@ impl Performance {
 
     async fn leave(&mut self, slot: usize, read: bool) -> Outcome {
         self.hear(slot).await?;
+        if let Some(origin) = self.slots.get(&slot).and_then(|slot| origin_of(&slot.source)) {
+            self.order.may_linger(&origin.to_string());
+        }
         if read && let Some(closing) = self.slots.get_mut(&slot) {
             closing.subscription.close();
             while let Some(closing) = self.slots.get_mut(&slot) {
@@ -267,6 +273,7 @@ impl Performance {
         }
         self.settle_held(|_| true).await?;
         self.patience = self.target.bound() + self.target.longest_lease();
+        tokio::time::sleep(KNOWN).await;
         self.target.restart().await?;
         for bus in &self.buses {
             until("messages go through again", self.target.bound() * 2, async || {

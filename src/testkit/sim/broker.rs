@@ -1,25 +1,29 @@
 //! A broker that is a model: it keeps the contract, and nothing more than the contract.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::RngExt;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Plant,
     events::{Event, Log},
+    store::{Job, Place, Reader, State, Taken, Then, number, place_of},
 };
 use crate::{
-    address::{Address, Key},
+    address::{Address, Key, Origin},
     error::{Error, Result},
     message::Message,
+    pattern::Pattern,
     subscription::Source,
 };
 
+/// The process of the client, which does not die.
+pub(super) const CLIENT: u32 = 0;
 /// How long ago an acknowledgement is that a death of the broker may undo.
 const RECENT: Duration = Duration::from_secs(1);
 
@@ -27,108 +31,72 @@ const RECENT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Broker {
     state: Mutex<State>,
-    pub(super) changed: Notify,
+    /// Something changed for those who read what is stored, for those who serve calls, and for all others.
+    changed: [Notify; 3],
+    died: Notify,
     pub(super) log: Arc<Log>,
     pub(super) plant: Plant,
-}
-
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) dice: StdRng,
-    /// Nothing goes wrong any more.
-    pub(super) calm: bool,
-    pub(super) jobs: BTreeMap<u64, Job>,
-    calls: BTreeMap<u64, (Key, Message, Instant)>,
-    /// What waits for one subscription: control messages and replies.
-    boxes: BTreeMap<u64, Vec<Message>>,
-    pub(super) readers: BTreeMap<u64, Reader>,
-    dead: BTreeSet<u32>,
-    down: BTreeSet<u32>,
-    acked: Vec<(Instant, u64, Job)>,
-    /// How suspect a job was at the least whenever a process was handed it.
-    suspect: BTreeMap<(u32, u32), u32>,
-    last: u64,
-}
-
-/// A subscription as the broker sees it.
-#[derive(Debug, Clone)]
-pub(super) struct Reader {
-    pub(super) process: u32,
-    pub(super) source: Source,
-    /// Messages may be missing since it looked last.
-    pub(super) gap: bool,
-}
-
-/// A stored message.
-#[derive(Debug, Clone)]
-pub(super) struct Job {
-    pub(super) message: Message,
-    pub(super) redelivered: u32,
-    /// How often it was put to rest after a failed run.
-    rested: u32,
-    handed: u32,
-    place: Place,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Place {
-    Ready,
-    Resting(Instant),
-    InHand(u32),
-}
-
-/// What becomes of a job whose delivery is settled.
-pub(super) enum Then {
-    Stays(Job),
-    Acked,
-    Goes,
-}
-
-/// What a subscription may take.
-pub(super) enum Taken {
-    Job { id: u64, handed: u32, message: Message, redelivered: u32 },
-    Other(Message),
-    Gap,
 }
 
 impl Broker {
     pub(super) fn new(seed: u64, plant: Plant) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State {
-                dice: StdRng::seed_from_u64(seed),
-                calm: false,
-                jobs: BTreeMap::new(),
-                calls: BTreeMap::new(),
-                boxes: BTreeMap::new(),
-                readers: BTreeMap::new(),
-                dead: BTreeSet::new(),
-                down: BTreeSet::new(),
-                acked: Vec::new(),
-                suspect: BTreeMap::new(),
-                last: 0,
-            }),
-            changed: Notify::new(),
+            state: Mutex::new(State::new(seed)),
+            changed: Default::default(),
+            died: Notify::new(),
             log: Arc::default(),
             plant,
         })
+    }
+
+    /// What tells a reader of `source` that there may be something for it.
+    pub(super) fn changed(&self, source: &Source) -> &Notify {
+        match source {
+            source if place_of(source).is_some() => &self.changed[0],
+            Source::Service(_) => &self.changed[1],
+            _ => &self.changed[2],
+        }
+    }
+
+    fn all_changed(&self) {
+        self.changed.iter().for_each(Notify::notify_waiters);
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Up to `most` of rest, most often little or none.
+    /// Up to `most` of rest, most often little or none. Who of those that do not rest goes on first is chance as well.
     pub(super) async fn rest(&self, most: Duration) {
-        let rest = {
+        let (rest, turns) = {
             let dice = &mut self.lock().dice;
-            match dice.random_range(0..10) {
+            let rest = match dice.random_range(0..10) {
                 0..4 => Duration::ZERO,
                 4..9 => Duration::from_millis(dice.random_range(0..=most.as_millis() as u64 / 10)),
                 _ => Duration::from_millis(dice.random_range(0..=most.as_millis() as u64)),
-            }
+            };
+            (rest, dice.random_range(0..4))
         };
         if !rest.is_zero() {
-            tokio::time::sleep(rest).await;
+            return tokio::time::sleep(rest).await;
+        }
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// An await of `process`: it may die here, and does not go on when it is dead.
+    pub(super) async fn step(&self, process: u32, most: Duration) {
+        self.rest(most).await;
+        let dies = {
+            let mut state = self.lock();
+            !state.calm && process != CLIENT && state.dice.random_range(0..150) == 0
+        };
+        if dies {
+            self.kill(process);
+        }
+        if !self.lives(process).0 {
+            pending::<()>().await;
         }
     }
 
@@ -141,6 +109,12 @@ impl Broker {
     /// Puts `message` where its address says.
     pub(super) fn accept(&self, message: Message) -> Result<()> {
         let mut state = self.lock();
+        let changed = match message.address() {
+            Address::Queue(_) => 0..1,
+            Address::Service(_) => 1..2,
+            Address::Topic(_) => 0..3,
+            Address::Control(_) | Address::Inbox(_) => 2..3,
+        };
         match message.address().clone() {
             Address::Service(key) => {
                 let service = key.service()?;
@@ -159,24 +133,31 @@ impl Broker {
                     state.calls.insert(id, (service.clone(), message.clone(), expires));
                 }
             }
-            Address::Queue(_) => {
-                state.last += 1;
-                let id = state.last;
-                state
-                    .jobs
-                    .insert(id, Job { message, redelivered: 0, rested: 0, handed: 0, place: Place::Ready });
-            }
+            Address::Queue(key) => state.store(message, Origin::Queue(key)),
             Address::Control(key) => state.pass(&message, |source| *source == Source::Control(key.clone())),
             Address::Inbox(inbox) => state.pass(&message, |source| *source == Source::Inbox(inbox)),
-            Address::Topic(_) => {}
+            Address::Topic(key) => {
+                let keepers = state.durables.iter().filter(|(_, patterns)| covers(patterns, &key));
+                for name in keepers.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+                    state.store(message.clone(), Origin::Durable(name));
+                }
+                let silent = self.plant == Plant::Forgets && state.dice.random_bool(0.2);
+                state.pass(
+                    &message,
+                    |source| matches!(source, Source::Topic(patterns) if covers(patterns, &key) && !silent),
+                );
+            }
         }
         drop(state);
-        self.changed.notify_waiters();
+        self.changed[changed].iter().for_each(Notify::notify_waiters);
         Ok(())
     }
 
     pub(super) fn join(&self, process: u32, source: Source) -> u64 {
         let mut state = self.lock();
+        if let Source::Durable(name, patterns) = &source {
+            state.durables.insert(name.clone(), patterns.clone());
+        }
         state.last += 1;
         let id = state.last;
         state.readers.insert(id, Reader { process, source, gap: false });
@@ -193,39 +174,32 @@ impl Broker {
     pub(super) fn take(&self, reader: u64) -> std::result::Result<Taken, Option<Instant>> {
         let now = Instant::now();
         let mut state = self.lock();
-        let State { dice, jobs, calls, boxes, readers, down, suspect, .. } = &mut *state;
-        let Some(known) = readers.get_mut(&reader).filter(|known| !down.contains(&known.process)) else {
+        let state = &mut *state;
+        let down = &state.down;
+        let Some(known) = state.readers.get_mut(&reader).filter(|known| !down.contains(&known.process))
+        else {
             return Err(None);
         };
         if std::mem::take(&mut known.gap) {
             return Ok(Taken::Gap);
         }
-        match &known.source {
-            Source::Queue(_) => {
-                let due = |job: &Job| match job.place {
-                    Place::Ready => true,
-                    Place::Resting(due) => due <= now,
-                    Place::InHand(_) => false,
-                };
-                let ready: Vec<u64> = jobs.iter().filter(|(_, job)| due(job)).map(|(id, _)| *id).collect();
-                if ready.is_empty() {
-                    let next = jobs.values().filter_map(|job| match job.place {
-                        Place::Resting(due) => Some(due),
-                        _ => None,
-                    });
-                    return Err(next.min());
-                }
-                let id = ready[dice.random_range(0..ready.len())];
-                let job = jobs.get_mut(&id).ok_or(None)?;
-                job.place = Place::InHand(known.process);
-                job.handed += 1;
-                let (handed, redelivered) = (job.handed, job.redelivered);
-                let least = suspect.entry((known.process, number(&job.message))).or_insert(redelivered);
+        let (process, source) = (known.process, known.source.clone());
+        if let Some((origin, dead)) = place_of(&source) {
+            let ready = state.ready(&origin, dead, now)?;
+            let id = ready[state.dice.random_range(0..ready.len())];
+            let job = state.jobs.get_mut(&id).ok_or(None)?;
+            job.place = Place::InHand(process);
+            job.handed += 1;
+            let (n, handed, redelivered) = (number(&job.message), job.handed, job.redelivered);
+            if !dead {
+                let least = state.suspect.entry((process, n)).or_insert(redelivered);
                 *least = redelivered.min(*least);
-                let (n, failed, rested) = (number(&job.message), job.message.failed(), job.rested);
-                self.log.note(Event::Handed { n, failed, rested });
-                Ok(Taken::Job { id, handed, message: job.message.clone(), redelivered })
+                self.log.note(Event::Handed { n, failed: job.message.failed(), rested: job.rested });
             }
+            return Ok(Taken::Job { id, handed, message: job.message.clone(), redelivered });
+        }
+        let State { dice, calls, boxes, .. } = state;
+        match &source {
             Source::Service(service) => {
                 calls.retain(|_, (_, _, expires)| *expires > now);
                 let ready: Vec<u64> =
@@ -260,7 +234,7 @@ impl Broker {
             }
         }
         drop(state);
-        self.changed.notify_waiters();
+        self.changed[0].notify_waiters();
         mine
     }
 
@@ -291,14 +265,31 @@ impl Broker {
         state.jobs.values().filter(held).count()
     }
 
-    /// A process is dead: what it had comes again.
-    pub(super) fn bury(&self, process: u32) {
+    /// Resolves when `process` is dead.
+    pub(super) async fn death(&self, process: u32) {
+        loop {
+            let died = self.died.notified();
+            tokio::pin!(died);
+            died.as_mut().enable();
+            if !self.lives(process).0 {
+                return;
+            }
+            died.await;
+        }
+    }
+
+    /// A process dies: what it had comes again.
+    pub(super) fn kill(&self, process: u32) {
         let mut state = self.lock();
-        state.dead.insert(process);
+        if !state.dead.insert(process) {
+            return;
+        }
+        self.log.note(Event::Kill { by: process });
         state.readers.retain(|_, reader| reader.process != process);
         state.requeue(|by| by == process);
         drop(state);
-        self.changed.notify_waiters();
+        self.died.notify_waiters();
+        self.all_changed();
     }
 
     /// The connection of a process breaks; `requeue`: what it had in hand comes again.
@@ -313,7 +304,7 @@ impl Broker {
             state.boxes.remove(&id);
         }
         drop(state);
-        self.changed.notify_waiters();
+        self.all_changed();
     }
 
     /// The connection is there again. Replies and control messages may be missing.
@@ -321,10 +312,10 @@ impl Broker {
         let mut state = self.lock();
         state.down.remove(&process);
         for reader in state.readers.values_mut().filter(|reader| reader.process == process) {
-            reader.gap |= matches!(reader.source, Source::Inbox(_) | Source::Control(_));
+            reader.gap |= may_miss(&reader.source);
         }
         drop(state);
-        self.changed.notify_waiters();
+        self.all_changed();
     }
 
     /// The broker dies: calls and replies are lost, what is in hand comes again, and so may what was just acknowledged.
@@ -335,7 +326,7 @@ impl Broker {
         state.boxes.clear();
         state.requeue(|_| true);
         for reader in state.readers.values_mut() {
-            reader.gap |= matches!(reader.source, Source::Inbox(_) | Source::Control(_));
+            reader.gap |= may_miss(&reader.source);
         }
         for (at, id, mut job) in std::mem::take(&mut state.acked) {
             if at.elapsed() < RECENT && state.dice.random_bool(0.5) {
@@ -345,51 +336,15 @@ impl Broker {
             }
         }
         drop(state);
-        self.changed.notify_waiters();
+        self.all_changed();
     }
 }
 
-impl State {
-    fn readers_of(&self, which: impl Fn(&Reader) -> bool) -> Vec<u64> {
-        self.readers.iter().filter(|(_, reader)| which(reader)).map(|(id, _)| *id).collect()
-    }
-
-    /// Puts `message` into the boxes of those who are connected.
-    fn pass(&mut self, message: &Message, to: impl Fn(&Source) -> bool) {
-        let down = self.down.clone();
-        for id in self.readers_of(|reader| to(&reader.source) && !down.contains(&reader.process)) {
-            self.boxes.entry(id).or_default().push(message.clone());
-        }
-    }
-
-    fn requeue(&mut self, whose: impl Fn(u32) -> bool) {
-        for job in self.jobs.values_mut() {
-            if matches!(job.place, Place::InHand(by) if whose(by)) {
-                (job.place, job.redelivered) = (Place::Ready, job.redelivered + 1);
-            }
-        }
-    }
+fn covers(patterns: &[Pattern], key: &Key) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(key))
 }
 
-impl Job {
-    /// It is there again, without a verdict.
-    pub(super) fn back(mut self) -> Self {
-        self.place = Place::Ready;
-        self
-    }
-
-    /// It rests as `message` until `due`.
-    pub(super) fn rests(mut self, message: Message, due: Instant) -> Self {
-        (self.message, self.redelivered, self.place) = (message, 0, Place::Resting(due));
-        self.rested += 1;
-        self
-    }
-}
-
-/// The number that a job or a call was given in its parameters.
-pub(super) fn number(message: &Message) -> u32 {
-    let text = String::from_utf8_lossy(message.body());
-    let digits = text.split("\"n\":").nth(1).unwrap_or_default();
-    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    digits[..end].parse().unwrap_or(0)
+/// Whether what is sent to `source` is lost when nobody is connected.
+fn may_miss(source: &Source) -> bool {
+    matches!(source, Source::Inbox(_) | Source::Control(_) | Source::Topic(_))
 }

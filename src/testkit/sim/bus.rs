@@ -1,6 +1,6 @@
 //! A process's connection to the model of a broker.
 
-use std::{fmt, future::pending, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use rand::RngExt;
@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::{
     Plant,
-    broker::{Broker, Job, Taken, Then, number},
+    broker::Broker,
     events::Event,
+    store::{Job, Taken, Then, number},
 };
 use crate::{
     address::Token,
@@ -39,13 +40,10 @@ impl SimBus {
         Self { broker, process, connectivity: Connectivity::new("a model") }
     }
 
-    /// Goes on while the process lives; says whether the connection holds.
-    async fn alive(&self) -> bool {
-        let (lives, connected) = self.broker.lives(self.process);
-        if !lives {
-            pending::<()>().await;
-        }
-        connected
+    /// A step of this process; whether the connection holds after it.
+    async fn step(&self) -> bool {
+        self.broker.step(self.process, STEP).await;
+        self.broker.lives(self.process).1
     }
 }
 
@@ -77,8 +75,7 @@ fn lost() -> Error {
 #[async_trait]
 impl Bus for SimBus {
     async fn publish(&self, message: Message) -> Result<()> {
-        self.broker.rest(STEP).await;
-        if !self.alive().await {
+        if !self.step().await {
             return Err(lost());
         }
         let luck = luck(&self.broker);
@@ -87,8 +84,7 @@ impl Bus for SimBus {
             return Err(if sent_in_doubt { lost().maybe_executed() } else { lost() });
         }
         self.broker.accept(message)?;
-        self.broker.rest(STEP).await;
-        let connected = self.alive().await;
+        let connected = self.step().await;
         match luck {
             Luck::After if self.broker.plant == Plant::Denies => Err(lost()),
             Luck::After => Err(lost().maybe_executed()),
@@ -98,17 +94,15 @@ impl Bus for SimBus {
     }
 
     async fn subscribe(&self, source: Source, prefetch: u16) -> Result<Subscription> {
-        self.broker.rest(STEP).await;
-        if !self.alive().await || matches!(luck(&self.broker), Luck::Before) {
+        if !self.step().await || matches!(luck(&self.broker), Luck::Before) {
             return Err(lost());
         }
         let grasps = self.broker.plant == Plant::Grasps && matches!(source, Source::Queue(_));
         let (subscription, feed) = Subscription::new(if grasps { prefetch * 2 } else { prefetch });
         feed.consuming().set(true);
-        let reader = self.broker.join(self.process, source);
-        tokio::spawn(pump(self.broker.clone(), self.process, reader, feed));
-        self.broker.rest(STEP).await;
-        self.alive().await;
+        let reader = self.broker.join(self.process, source.clone());
+        tokio::spawn(pump(self.broker.clone(), self.process, reader, source, feed));
+        self.step().await;
         Ok(subscription)
     }
 
@@ -136,31 +130,30 @@ impl Bus for SimBus {
     }
 
     async fn remove_durable(&self, _name: &Token, _idle: Option<Duration>) -> Result<bool> {
-        Err(Error::invalid("the model has no durable subscriptions"))
+        Err(Error::invalid("the model removes no durable subscriptions"))
     }
 }
 
 /// Hands over what the broker has, as long as the subscription is there.
-async fn pump(broker: Arc<Broker>, process: u32, reader: u64, feed: Feed) {
+async fn pump(broker: Arc<Broker>, process: u32, reader: u64, source: Source, feed: Feed) {
     while let Some(place) = feed.place().await {
         broker.rest(STEP).await;
         let taken = loop {
-            let changed = broker.changed.notified();
+            let changed = broker.changed(&source).notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             if feed.is_closed() || !broker.lives(process).0 {
                 break None;
             }
-            let far = Instant::now() + Duration::from_secs(3600);
             let next = match broker.take(reader) {
                 Ok(taken) => break Some(taken),
-                Err(next) => next.unwrap_or(far),
+                Err(next) => next,
             };
             tokio::select! {
                 biased;
                 () = feed.closed() => {}
                 () = changed => {}
-                () = tokio::time::sleep_until(next) => {}
+                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             }
         };
         match taken {
@@ -203,11 +196,8 @@ impl InHand {
 impl Settle for InHand {
     async fn settle(mut self: Box<Self>, settlement: Settlement) -> Result<()> {
         let broker = self.broker.clone();
-        broker.rest(STEP).await;
-        let (lives, connected) = broker.lives(self.process);
-        if !lives {
-            pending::<()>().await;
-        }
+        broker.step(self.process, STEP).await;
+        let connected = broker.lives(self.process).1;
         let luck = luck(&broker);
         if !connected || matches!(luck, Luck::Before) {
             return Err(lost().maybe_executed());
@@ -226,14 +216,17 @@ impl Settle for InHand {
                     Then::Stays(job.rests(message, now + GRID * grid))
                 })?;
             }
-            Settlement::DeadLetter { message } => self.end(|_| {
+            Settlement::DeadLetter { message } => self.end(|job| {
                 let cause = message.headers().get(header::DEAD).unwrap_or_default().to_owned();
                 broker.log.note(Event::Buried { n: number(&message), attempts: message.failed(), cause });
-                Then::Goes
+                if broker.plant == Plant::Rots { Then::Goes } else { Then::Stays(job.dies(message)) }
             })?,
-            other => return Err(Error::invalid(format!("the model does not know {other:?}"))),
+            Settlement::Redrive { message } => self.end(|job| {
+                broker.log.note(Event::Redriven { n: number(&message) });
+                Then::Stays(job.returns(message))
+            })?,
         }
-        broker.rest(STEP).await;
+        broker.step(self.process, STEP).await;
         match luck {
             Luck::After => Err(lost().maybe_executed()),
             _ => Ok(()),

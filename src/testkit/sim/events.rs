@@ -18,11 +18,15 @@ pub(super) struct Log {
     events: Mutex<Vec<(Duration, Event)>>,
 }
 
-/// What can happen. `n` numbers a job or a call, `by` an instance of the service.
+/// What can happen. `n` numbers a job, an event or a call, `by` a process: the client, an instance of the service, or
+/// who brings dead letters back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
-    /// A job is to be enqueued, and then: the broker has it, or may have it, or has it not.
+    /// A job is to be enqueued or an event announced, and then: the broker has it, or may have it, or has it not.
     Enqueue {
+        n: u32,
+    },
+    Announce {
         n: u32,
     },
     Enqueued {
@@ -32,7 +36,7 @@ pub(super) enum Event {
         n: u32,
         maybe: bool,
     },
-    /// A job is delivered: how many failed runs it tells of, and how often it was put to rest after one.
+    /// It is delivered: how many failed runs it tells of, and how often it was put to rest after one.
     Handed {
         n: u32,
         failed: u32,
@@ -63,7 +67,7 @@ pub(super) enum Event {
         n: u32,
         by: u32,
     },
-    /// The broker forgets a job: it was acknowledged.
+    /// The broker forgets it: it was acknowledged.
     Acked {
         n: u32,
     },
@@ -71,6 +75,10 @@ pub(super) enum Event {
         n: u32,
         attempts: u32,
         cause: String,
+    },
+    /// It is no dead letter any more.
+    Redriven {
+        n: u32,
     },
     /// The broker forgot that it was acknowledged.
     Undone {
@@ -104,6 +112,14 @@ pub(super) enum Event {
     },
     Dropped {
         n: u32,
+        by: u32,
+    },
+    /// An ephemeral subscription brings an event, or says that some may be missing.
+    Heard {
+        n: u32,
+        by: u32,
+    },
+    Missed {
         by: u32,
     },
     /// An instance is started, which works on so many jobs and so many calls at one time.
@@ -141,10 +157,13 @@ pub(super) enum Event {
     },
     /// The broker dies and is back at once.
     Crash,
+    /// Nothing is on its way any more.
+    Quiet,
     /// All are gone; what is left at the broker.
     End {
         left: usize,
         in_hand: usize,
+        dead: usize,
     },
 }
 

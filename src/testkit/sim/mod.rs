@@ -1,13 +1,16 @@
 //! The framework over a broker that is a model, in a time that is not real: everything that happens, and when, follows
 //! from a seed, so that what goes wrong once goes wrong again.
 //!
-//! Services are started, drained and killed, connections break, the broker dies; jobs are enqueued and calls made
-//! meanwhile. In the end all that was promised must have come true.
+//! Services are started, drained, and killed at any await; connections break, the broker dies. Calls are made, jobs
+//! enqueued and events announced meanwhile, and dead letters brought back. In the end all that was promised must have
+//! come true.
 
 mod broker;
 mod bus;
 mod check;
 mod events;
+mod site;
+mod store;
 mod world;
 
 use std::{
@@ -24,7 +27,7 @@ use super::wait::{Failure, Outcome};
 pub enum Plant {
     /// None.
     Nothing,
-    /// Jobs are acknowledged before they are begun.
+    /// Jobs and events are acknowledged before they are begun.
     AcksFirst,
     /// What may have been sent is said not to have been.
     Denies,
@@ -36,14 +39,19 @@ pub enum Plant {
     Doubles,
     /// More is delivered than there is room for.
     Grasps,
+    /// Some events come to no ephemeral subscription, and no gap tells of it.
+    Forgets,
+    /// Dead letters are thrown away.
+    Rots,
 }
 
-/// Runs the simulations of `seeds`; fails with the first that goes wrong, and what happened in it.
+/// Runs the simulations of `seeds`; fails with the first that goes wrong, and what happened in it. The same seed gives
+/// the same again.
 pub fn simulate(seeds: std::ops::Range<u64>, plant: Plant) -> Outcome {
     for seed in seeds {
         let log = simulated(seed, plant)?;
         if let Err(why) = check::check(&log) {
-            return Err(Failure::new(format!("simulation {seed}: {why}\n{log}")));
+            return Err(Failure::new(format!("COMMISSAIRE_SEED={seed}: {why}, in\n{log}")));
         }
     }
     Ok(())
@@ -61,7 +69,7 @@ fn simulated(seed: u64, plant: Plant) -> Outcome<Arc<Log>> {
     let run = || runtime.block_on(async { tokio::time::timeout(LIMIT, world::run(seed, plant)).await });
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(log)) => Ok(log),
-        Ok(Err(_)) => Err(Failure::new(format!("simulation {seed} has no end"))),
-        Err(_) => Err(Failure::new(format!("simulation {seed} panicked"))),
+        Ok(Err(_)) => Err(Failure::new(format!("COMMISSAIRE_SEED={seed}: it has no end"))),
+        Err(_) => Err(Failure::new(format!("COMMISSAIRE_SEED={seed}: it panicked"))),
     }
 }

@@ -1,59 +1,44 @@
-//! What happens in a simulation: a client with jobs and calls, instances of a service that come and go.
+//! What happens in a simulation: a client with jobs, calls and events, instances of a service that come and go.
 
-use std::{panic::resume_unwind, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use rand::RngExt;
-use serde::{Deserialize, Serialize};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::{
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     Plant,
-    broker::Broker,
+    broker::{Broker, CLIENT},
     bus::SimBus,
     events::{Event, Log},
+    site::{Ask, Numbered, Toil, live},
 };
 use crate::{
-    backoff::Backoff,
+    address::{Key, Origin, Token},
     bus::Bus,
     client::Client,
-    jsonrpc::RpcError,
-    service::{Context, RetryPolicy, Running, Service},
+    contract::Job,
+    error::Error,
+    subscription::Source,
 };
 
 /// How many runs of a job may fail, and how often its consumer may die.
 pub(super) const MOST: u32 = 3;
-/// The process of the client.
-const CLIENT: u32 = 0;
+/// The durable subscription.
+pub(super) const KEEPER: &str = "keeper";
 /// How long things happen at random.
 const UNREST: Duration = Duration::from_secs(10);
 /// How many instances there are at one time at the most.
 const INSTANCES: usize = 3;
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Numbered {
-    n: u32,
-}
-
-crate::method! {
-    /// Is asked.
-    Ask = "sim.ask": Numbered => u64
-}
-
-crate::job! {
-    /// Is toiled at.
-    Toil = "jobs.toil": Numbered
-}
-
-/// Where handlers of one instance run.
-struct Site {
-    broker: Arc<Broker>,
-    by: u32,
-}
-
+/// An instance of the service, and how it is told to drain.
 struct Instance {
     by: u32,
-    running: Option<Running>,
-    draining: Option<JoinHandle<()>>,
+    drain: Option<oneshot::Sender<Duration>>,
+    life: JoinHandle<()>,
 }
 
 struct World {
@@ -61,7 +46,7 @@ struct World {
     client: Client,
     tasks: JoinSet<()>,
     instances: Vec<Instance>,
-    /// How many instances there have been.
+    /// How many processes there have been beside the client.
     started: u32,
     last: u32,
 }
@@ -69,26 +54,21 @@ struct World {
 /// Lets it all happen.
 pub(super) async fn run(seed: u64, plant: Plant) -> Arc<Log> {
     let broker = Broker::new(seed, plant);
-    let client = Client::new(bus(&broker, CLIENT));
     let mut world = World {
+        client: Client::new(Arc::new(SimBus::new(broker.clone(), CLIENT))),
         broker: broker.clone(),
-        client,
         tasks: JoinSet::new(),
         instances: Vec::new(),
         started: 0,
         last: 0,
     };
-    let until = tokio::time::Instant::now() + UNREST;
-    while tokio::time::Instant::now() < until {
-        world.step().await;
+    let until = Instant::now() + UNREST;
+    while Instant::now() < until {
+        world.step();
         broker.rest(Duration::from_secs(2)).await;
     }
     world.end().await;
     broker.log.clone()
-}
-
-fn bus(broker: &Arc<Broker>, process: u32) -> Arc<dyn Bus> {
-    Arc::new(SimBus::new(broker.clone(), process))
 }
 
 impl World {
@@ -101,19 +81,25 @@ impl World {
         self.last
     }
 
-    async fn step(&mut self) {
+    fn next_process(&mut self) -> u32 {
+        self.started += 1;
+        self.started
+    }
+
+    fn step(&mut self) {
         while self.tasks.try_join_next().is_some() {}
         self.instances.retain(Instance::is_there);
         match self.dice(100) {
-            0..32 => self.enqueue(),
-            32..64 => self.call(),
-            64..76 if self.instances.len() < INSTANCES => self.start().await,
-            64..76 => self.drain(),
-            76..82 => self.drain(),
-            82..86 => self.kill(),
-            86..94 => self.cut(),
-            94..97 => self.broker.crash(),
-            _ => self.broker.rest(Duration::from_secs(5)).await,
+            0..22 => self.enqueue(),
+            22..44 => self.announce(),
+            44..64 => self.call(),
+            64..76 if self.instances.len() < INSTANCES => self.start(),
+            64..80 => self.drain(),
+            80..84 => self.kill(),
+            84..91 => self.cut(),
+            91..94 => self.broker.crash(),
+            94..98 => self.redrive(),
+            _ => {}
         }
     }
 
@@ -122,10 +108,17 @@ impl World {
             let (n, client, log) = (self.next(), self.client.clone(), self.broker.log.clone());
             self.tasks.spawn(async move {
                 log.note(Event::Enqueue { n });
-                match client.enqueue(Toil, &Numbered { n }).await {
-                    Ok(_) => log.note(Event::Enqueued { n }),
-                    Err(error) => log.note(Event::NotEnqueued { n, maybe: error.may_have_executed() }),
-                }
+                note_sent(&log, n, client.enqueue(Toil, &Numbered { n }).await.map(drop));
+            });
+        }
+    }
+
+    fn announce(&mut self) {
+        for _ in 0..=self.dice(3) {
+            let (n, client, log) = (self.next(), self.client.clone(), self.broker.log.clone());
+            self.tasks.spawn(async move {
+                log.note(Event::Announce { n });
+                note_sent(&log, n, client.announce(&Numbered { n }).await.map(drop));
             });
         }
     }
@@ -138,7 +131,7 @@ impl World {
             let client = self.client.clone().with_timeout(limit);
             self.tasks.spawn(async move {
                 log.note(Event::Call { n, limit });
-                match tokio::time::timeout(patience, client.call(Ask, &Numbered { n })).await {
+                match timeout(patience, client.call(Ask, &Numbered { n })).await {
                     Err(_) => log.note(Event::Forsaken { n }),
                     Ok(Ok(answer)) => log.note(Event::Answered { n, answer }),
                     Ok(Err(error)) => {
@@ -150,35 +143,12 @@ impl World {
         }
     }
 
-    async fn start(&mut self) {
-        self.started += 1;
-        let by = self.started;
-        let log = self.broker.log.clone();
-        log.note(Event::Start { by });
-        let policy = RetryPolicy {
-            max_attempts: MOST,
-            max_crashes: MOST,
-            backoff: Backoff { first: Duration::from_millis(200), most: Duration::from_millis(200) },
-            ..RetryPolicy::default()
-        };
-        let at_once = self.dice(4) as u16 + 1;
-        let service = Service::new("sim", Site { broker: self.broker.clone(), by })
-            .method(Ask, ask)
-            .job(Toil, toil)
-            .concurrency(at_once)
-            .retry(policy);
-        log.note(Event::Concurrency { by, at_once });
-        let running = match service.start(bus(&self.broker, by)).await {
-            Ok(running) => {
-                log.note(Event::Started { by });
-                Some(running)
-            }
-            Err(_) => {
-                log.note(Event::NotStarted { by });
-                None
-            }
-        };
-        self.instances.push(Instance { by, running, draining: None });
+    fn start(&mut self) {
+        let by = self.next_process();
+        self.broker.log.note(Event::Start { by });
+        let (drain, drained) = oneshot::channel();
+        let life = tokio::spawn(live(self.broker.clone(), by, drained));
+        self.instances.push(Instance { by, drain: Some(drain), life });
     }
 
     fn pick(&mut self) -> Option<&mut Instance> {
@@ -189,20 +159,14 @@ impl World {
 
     fn drain(&mut self) {
         let grace = Duration::from_millis([0, 50, 500, 3_000][self.dice(4) as usize]);
-        let broker = self.broker.clone();
         if let Some(instance) = self.pick() {
-            instance.drain(&broker, grace);
+            instance.drain(grace);
         }
     }
 
     fn kill(&mut self) {
-        let broker = self.broker.clone();
-        let Some(instance) = self.pick() else { return };
-        broker.log.note(Event::Kill { by: instance.by });
-        broker.bury(instance.by);
-        instance.running = None;
-        if let Some(draining) = instance.draining.take() {
-            draining.abort();
+        if let Some(by) = self.pick().map(|instance| instance.by) {
+            self.broker.kill(by);
         }
     }
 
@@ -215,98 +179,89 @@ impl World {
         broker.log.note(Event::Down { by });
         broker.cut(by, requeue);
         self.tasks.spawn(async move {
-            tokio::time::sleep(away).await;
+            sleep(away).await;
             broker.log.note(Event::Up { by });
             broker.mend(by);
+        });
+    }
+
+    /// Lets somebody bring a few dead letters back.
+    fn redrive(&mut self) {
+        let (by, broker) = (self.next_process(), self.broker.clone());
+        let origin = match self.dice(2) {
+            0 => Key::new(Toil::NAME).map(Origin::Queue),
+            _ => Token::new(KEEPER).map(Origin::Durable),
+        };
+        let bus = SimBus::new(broker.clone(), by);
+        self.tasks.spawn(async move {
+            let work = async {
+                let mut letters = bus.subscribe(Source::DeadLetters(origin?), 2).await?;
+                for _ in 0..4 {
+                    let Ok(Some(letter)) = timeout(Duration::from_secs(1), letters.next_delivery()).await
+                    else {
+                        break;
+                    };
+                    letter.redrive().await?;
+                }
+                Ok::<_, Error>(())
+            };
+            tokio::select! {
+                biased;
+                () = broker.death(by) => {}
+                done = work => drop(done),
+            }
         });
     }
 
     /// Nothing goes wrong any more: all that was promised comes true, and all leave.
     async fn end(mut self) {
         self.broker.calm();
-        self.start().await;
+        self.start();
         while self.tasks.join_next().await.is_some() {}
         for _ in 0..1_000 {
-            if self.broker.lock().jobs.is_empty() {
+            let busy = {
+                let state = self.broker.lock();
+                state.left() > 0 || state.is_talking()
+            };
+            if !busy {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            sleep(Duration::from_millis(250)).await;
         }
+        // For what was taken and is not heard yet.
+        sleep(Duration::from_secs(60)).await;
+        self.broker.log.note(Event::Quiet);
         for instance in &mut self.instances {
-            instance.drain(&self.broker, Duration::from_secs(5));
-            if let Some(draining) = instance.draining.take() {
-                drop(draining.await);
-            }
+            instance.drain(Duration::from_secs(5));
+            drop((&mut instance.life).await);
         }
         drop(self.client);
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        let left = self.broker.lock().jobs.len();
-        self.broker.log.note(Event::End { left, in_hand: self.broker.in_hand(None) });
+        sleep(Duration::from_secs(10)).await;
+        let (left, dead) = {
+            let state = self.broker.lock();
+            (state.left(), state.jobs.len() - state.left())
+        };
+        self.broker.log.note(Event::End { left, in_hand: self.broker.in_hand(None), dead });
     }
+}
+
+fn note_sent(log: &Log, n: u32, sent: Result<(), Error>) {
+    log.note(match sent {
+        Ok(()) => Event::Enqueued { n },
+        Err(error) => Event::NotEnqueued { n, maybe: error.may_have_executed() },
+    });
 }
 
 impl Instance {
     /// Whether it works, or is ending.
     fn is_there(&self) -> bool {
-        self.running.is_some() || self.draining.as_ref().is_some_and(|draining| !draining.is_finished())
+        !self.life.is_finished()
     }
 
-    fn drain(&mut self, broker: &Arc<Broker>, grace: Duration) {
-        let (by, broker) = (self.by, broker.clone());
-        let Some(running) = self.running.take() else { return };
-        self.draining = Some(tokio::spawn(async move {
-            broker.log.note(Event::Drain { by, grace });
-            running.drain(grace).await;
-            broker.log.note(Event::Drained { by, in_hand: broker.in_hand(Some(by)) });
-        }));
-    }
-}
-
-/// Notes that a handler was dropped, unless it came to its end.
-struct Watched<'a> {
-    site: &'a Site,
-    cut: Option<Event>,
-}
-
-impl Drop for Watched<'_> {
-    fn drop(&mut self) {
-        if let Some(cut) = self.cut.take() {
-            self.site.broker.log.note(cut);
+    fn drain(&mut self, grace: Duration) {
+        if let Some(drain) = self.drain.take() {
+            // It may be dead already.
+            drain.send(grace).ok();
         }
     }
-}
-
-async fn toil(site: Arc<Site>, job: Numbered, context: Context) -> Result<(), RpcError> {
-    let (n, by, broker) = (job.n, site.by, &site.broker);
-    let alone = broker.is_suspect(by, n);
-    broker.log.note(Event::Begin { n, by, attempt: context.attempt, alone });
-    let mut watched = Watched { site: &site, cut: Some(Event::Cut { n, by }) };
-    let rests = broker.lock().dice.random_range(0..3);
-    for _ in 0..rests {
-        broker.rest(Duration::from_secs(2)).await;
-        broker.log.note(Event::Resume { n, by });
-    }
-    let lot = broker.lock().dice.random_range(0..100);
-    watched.cut = None;
-    broker.log.note(if lot < 30 { Event::Fail { n, by } } else { Event::Done { n, by } });
-    match lot {
-        // Without the hook that would print it.
-        0..3 => resume_unwind(Box::new("a handler panicked")),
-        3..30 => Err(RpcError::internal()),
-        _ => Ok(()),
-    }
-}
-
-async fn ask(site: Arc<Site>, call: Numbered, _: Context) -> Result<u64, RpcError> {
-    let (n, by, broker) = (call.n, site.by, &site.broker);
-    broker.log.note(Event::Serve { n, by });
-    let mut watched = Watched { site: &site, cut: Some(Event::Dropped { n, by }) };
-    let rests = broker.lock().dice.random_range(0..3);
-    for _ in 0..rests {
-        broker.rest(Duration::from_secs(2)).await;
-        broker.log.note(Event::Resume { n, by });
-    }
-    watched.cut = None;
-    broker.log.note(Event::Served { n, by });
-    Ok(u64::from(n) + 1)
 }

@@ -9,6 +9,8 @@ mod age;
 mod bus;
 mod delay;
 mod durable;
+#[cfg(test)]
+mod fuzz;
 mod intake;
 mod link;
 mod names;

@@ -320,7 +320,7 @@ impl Ears for Listening {
         }
         let Ok(entry) = serde_json::from_slice::<Entry>(&delivered.body) else { return };
         let mut state = self.state();
-        state.next = delivered.properties.offset.map(|offset| offset + 1);
+        state.next = delivered.properties.offset.map(|offset| offset.saturating_add(1));
         state.view.apply(&entry);
         state.awaited.remove(&entry.id);
         drop(state);
@@ -329,7 +329,7 @@ impl Ears for Listening {
 }
 
 impl View {
-    fn apply(&mut self, entry: &Entry) {
+    pub(crate) fn apply(&mut self, entry: &Entry) {
         match &entry.what {
             Entered::Durable { name, patterns, expires } => {
                 let durable = self.durables.entry(name.clone()).or_default();

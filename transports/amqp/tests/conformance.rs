@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod programs;
 
 use std::process::{Child, Command, Stdio};
 

@@ -61,22 +61,40 @@ pub(crate) fn time(value: &Value) -> Option<Duration> {
 
 /// Reads RFC 3339 in UTC, `2026-11-23T00:39:10.127165285Z`. A time before 1970 is none.
 fn parse(text: &str) -> Option<Duration> {
-    let text = text.strip_suffix('Z')?;
-    let (date, clock) = text.split_once('T')?;
-    let mut date = date.split('-').map(|part| part.parse::<i64>().ok());
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    let mut clock = clock.split(':');
-    let (hour, minute): (i64, i64) = (clock.next()?.parse().ok()?, clock.next()?.parse().ok()?);
-    let (second, fraction) = clock.next().map(|text| text.split_once('.').unwrap_or((text, "0")))?;
-    let second: i64 = second.parse().ok()?;
-    let nanos: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let (year, month, day) = three(date, '-', [4, 2, 2])?;
+    let (hour, minute, second) = three(clock, ':', [2, 2, 2])?;
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let most = match month {
+        2 => 28 + u64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1970..=9999).contains(&year) || !(1..=most).contains(&day) || hour > 23 || minute > 59 || second > 59
+    {
+        return None;
+    }
+    let digits = (1..=9).contains(&fraction.len()) && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let nanos = digits.then(|| format!("{fraction:0<9}"))?.parse().ok()?;
     // Days since 1970 in the Gregorian calendar: years begin in March, so that the leap day is the last.
     let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
-    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
-    Some(Duration::new(u64::try_from(seconds).ok()?, nanos))
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + of_year - 719_468;
+    Some(Duration::new(((days * 24 + hour) * 60 + minute) * 60 + second, nanos))
+}
+
+/// Three numbers of so many digits between signs.
+fn three(text: &str, sign: char, digits: [usize; 3]) -> Option<(u64, u64, u64)> {
+    let mut parts = text.split(sign);
+    let numbers = digits.map(|digits| {
+        let part = parts.next().filter(|part| part.len() == digits)?;
+        let plain = part.bytes().all(|byte| byte.is_ascii_digit());
+        plain.then(|| part.parse().ok()).flatten()
+    });
+    let [one, two, three] = numbers;
+    parts.next().is_none().then_some((one?, two?, three?))
 }
 
 #[cfg(test)]
@@ -89,7 +107,16 @@ mod tests {
         assert_eq!(parse("1970-01-01T00:00:00Z"), at(0, 0));
         assert_eq!(parse("2026-11-23T00:39:10.127165285Z"), at(1_795_394_350, 127_165_285));
         assert_eq!(parse("2024-02-29T23:59:59.5Z"), at(1_709_251_199, 500_000_000));
-        for wrong in ["0001-01-01T00:00:00Z", "", "Z", "2026-11-23", "2026-11-23T00:00:00+01:00"] {
+        for wrong in [
+            "0001-01-01T00:00:00Z",
+            "",
+            "Z",
+            "2026-11-23",
+            "2026-11-23T00:00:00+01:00",
+            "2026-02-29T00:00:00Z",
+            "9223372036854775807-01-01T00:00:00Z",
+            "2026-11-23T00:00:9223372036854775807Z",
+        ] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
     }

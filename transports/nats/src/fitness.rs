@@ -57,7 +57,7 @@ pub(crate) async fn check(
 }
 
 /// Major and minor of a version.
-fn version(text: &str) -> Option<(u64, u64)> {
+pub(crate) fn version(text: &str) -> Option<(u64, u64)> {
     let mut parts = text.trim_start_matches('v').split(['.', '-']);
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }

@@ -72,16 +72,20 @@ impl Link {
         }
         let headers = (!headers.is_empty()).then_some(headers);
         let message = self.request(subject.clone(), headers, payload.clone(), deadline).await?;
-        let stored: Stored =
-            serde_json::from_slice(&message.payload).map_err(|error| Fault::Odd(error.to_string()))?;
-        match stored.error {
-            None => Ok(stored.seq),
-            Some(refusal) => Err(refusal.into()),
-        }
+        stored(&message.payload)
     }
 }
 
-fn read(payload: &Bytes) -> Result<Value, Fault> {
+/// The number of what was stored.
+pub(crate) fn stored(payload: &Bytes) -> Result<u64, Fault> {
+    let stored: Stored = serde_json::from_slice(payload).map_err(|error| Fault::Odd(error.to_string()))?;
+    match stored.error {
+        None => Ok(stored.seq),
+        Some(refusal) => Err(refusal.into()),
+    }
+}
+
+pub(crate) fn read(payload: &Bytes) -> Result<Value, Fault> {
     let mut answer: Value = serde_json::from_slice(payload).map_err(|error| Fault::Odd(error.to_string()))?;
     match answer.get_mut("error").map(Value::take) {
         None => Ok(answer),

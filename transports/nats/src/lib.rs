@@ -13,6 +13,8 @@ mod declare;
 mod door;
 mod fault;
 mod fitness;
+#[cfg(test)]
+mod fuzz;
 mod hand;
 mod js;
 mod link;

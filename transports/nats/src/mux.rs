@@ -158,7 +158,7 @@ fn is_below(rest: &str) -> bool {
 }
 
 /// The number in the last word of a subject: what stands before a `-`.
-fn id(word: &str) -> Option<u64> {
+pub(crate) fn id(word: &str) -> Option<u64> {
     u64::from_str_radix(word.split('-').next()?, 16).ok()
 }
 

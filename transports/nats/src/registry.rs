@@ -142,7 +142,7 @@ async fn raw(
 }
 
 /// Reads base64, as the server writes bytes in JSON.
-fn base64(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len() / 4 * 3);
     let (mut bits, mut count) = (0_u32, 0);
     for byte in text.bytes().filter(|byte| *byte != b'=') {

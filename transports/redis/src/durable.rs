@@ -39,7 +39,7 @@ pub(crate) async fn registry(core: &Core, wire: &Wire) -> Result<(HashMap<String
 }
 
 /// `EXPIRY SEEN`, the first of which may be missing.
-fn read(entry: Value) -> Option<Entry> {
+pub(crate) fn read(entry: Value) -> Option<Entry> {
     let entry = text(entry)?;
     let (expiry, seen) = entry.split_once(' ')?;
     Some(Entry { expiry: expiry.parse().ok(), seen: seen.parse().ok()? })

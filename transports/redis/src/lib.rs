@@ -8,6 +8,8 @@ use commissaire::Driver;
 mod bus;
 mod durable;
 mod fitness;
+#[cfg(test)]
+mod fuzz;
 mod held;
 mod keys;
 mod ledger;

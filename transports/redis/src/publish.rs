@@ -43,7 +43,7 @@ pub(crate) struct Publisher {
 
 /// Who wants which events, as of one version.
 #[derive(Debug)]
-struct Bindings {
+pub(crate) struct Bindings {
     version: Vec<u8>,
     durable: Vec<(Token, Vec<Pattern>)>,
 }
@@ -233,7 +233,7 @@ impl Default for Bindings {
 
 impl Bindings {
     /// What the server holds. A name or a pattern that cannot be read binds nothing.
-    fn read(version: Option<Value>, bindings: Option<Value>) -> Self {
+    pub(crate) fn read(version: Option<Value>, bindings: Option<Value>) -> Self {
         let durable = bindings
             .map(pairs)
             .unwrap_or_default()

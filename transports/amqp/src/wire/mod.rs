@@ -9,6 +9,8 @@ mod connection;
 mod dial;
 mod ears;
 mod fault;
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub(crate) mod method;
 mod properties;
 mod start;

@@ -14,6 +14,16 @@ const OLDEST: (u32, u32) = (3, 10);
 /// More than a first frame has.
 const MOST: usize = 64 * 1024;
 
+/// What a broker says of itself.
+pub(super) struct Offer {
+    pub(super) product: String,
+    pub(super) version: String,
+    mechanisms: String,
+}
+
+/// What listens there is no broker.
+pub(super) struct Strange;
+
 /// Asks who is at the other end of `stream`; product and version, if the bus can live there and the login is offered.
 pub(super) async fn ask(
     dialer: &Dialer,
@@ -35,47 +45,56 @@ pub(super) async fn ask(
                 "connecting to {place}: it speaks TLS there: write amqps://, or another port"
             )));
         }
-        if from.starts_with(b"AMQP") || from.len() > MOST || from.first().is_some_and(|kind| *kind != 1) {
-            return Err(strange());
-        }
-        let read = stream.read_buf(&mut from).await.map_err(|e| failed_to(place, &e))?;
-        if read == 0 {
-            return Err(failed_to(place, &std::io::ErrorKind::UnexpectedEof.into()));
-        }
-        // Of a method frame the size stands behind its type and channel.
-        let whole = from.get(3..7).and_then(|size| size.try_into().ok()).map(u32::from_be_bytes);
-        if whole.is_none_or(|size| from.len() < size as usize + 8) {
-            continue;
-        }
-        let frame = parse_frame(from.as_slice()).map(|(_, frame)| frame);
-        let Ok(AMQPFrame::Method(0, AMQPClass::Connection(AMQPMethod::Start(start)))) = frame else {
-            return Err(strange());
-        };
-        let text = |name: &str| match start.server_properties.inner().get(name) {
-            Some(AMQPValue::LongString(text)) => String::from_utf8_lossy(text.as_bytes())
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(64)
-                .collect(),
-            _ => "unknown".to_owned(),
+        let offer = match read(&from) {
+            Some(offer) => offer.map_err(|Strange| strange())?,
+            None => {
+                let more = stream.read_buf(&mut from).await.map_err(|e| failed_to(place, &e))?;
+                if more == 0 {
+                    return Err(failed_to(place, &std::io::ErrorKind::UnexpectedEof.into()));
+                }
+                continue;
+            }
         };
         let mechanism = match dialer.login {
             Login::External => "EXTERNAL",
             Login::Plain { .. } => "PLAIN",
         };
-        let offered = String::from_utf8_lossy(start.mechanisms.as_bytes()).into_owned();
-        if !offered.split(' ').any(|offered| offered == mechanism) {
+        if !offer.mechanisms.split(' ').any(|offered| offered == mechanism) {
             let what = format!(
                 "connecting to {place}: it does not offer to log in by {mechanism}: see its auth_mechanisms"
             );
             return Err(Error::new(ErrorKind::Forbidden, what));
         }
-        return fit(place, &text("product"), &text("version"));
+        return fit(place, &offer.product, &offer.version);
     }
 }
 
+/// Reads the first frame of a broker; `None` as long as more of it must come.
+pub(super) fn read(from: &[u8]) -> Option<std::result::Result<Offer, Strange>> {
+    if from.starts_with(b"AMQP") || from.len() > MOST || from.first().is_some_and(|kind| *kind != 1) {
+        return Some(Err(Strange));
+    }
+    // Of a method frame the size stands behind its type and channel.
+    let whole = u32::from_be_bytes(from.get(3..7)?.try_into().ok()?);
+    if from.len() < whole as usize + 8 {
+        return None;
+    }
+    let frame = parse_frame(from).map(|(_, frame)| frame);
+    let Ok(AMQPFrame::Method(0, AMQPClass::Connection(AMQPMethod::Start(start)))) = frame else {
+        return Some(Err(Strange));
+    };
+    let text = |name: &str| match start.server_properties.inner().get(name) {
+        Some(AMQPValue::LongString(text)) => {
+            String::from_utf8_lossy(text.as_bytes()).chars().filter(|c| !c.is_control()).take(64).collect()
+        }
+        _ => "unknown".to_owned(),
+    };
+    let mechanisms = String::from_utf8_lossy(start.mechanisms.as_bytes()).into_owned();
+    Some(Ok(Offer { product: text("product"), version: text("version"), mechanisms }))
+}
+
 /// Product and version, if they will do.
-fn fit(place: &str, product: &str, version: &str) -> Result<String> {
+pub(super) fn fit(place: &str, product: &str, version: &str) -> Result<String> {
     let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
     let found = numbers.next().zip(numbers.next());
     if product != "RabbitMQ" || found.is_none_or(|found| found < OLDEST) {

@@ -9,6 +9,9 @@ mod reader;
 mod rest;
 mod unreadable;
 
+#[cfg(test)]
+pub(crate) use pulls::token;
+
 use std::{sync::Arc, time::Duration};
 
 use commissaire::{Feed, Result, Source};

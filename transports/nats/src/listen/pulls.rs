@@ -194,7 +194,7 @@ impl Tap {
 
 /// Takes the subject apart that settles a delivery:
 /// `$JS.ACK.[DOMAIN.ACCOUNT.]STREAM.CONSUMER.DELIVERED.SEQ.CONSUMER_SEQ.TIME.PENDING[.…]`.
-fn token(place: &Arc<str>, ack: &async_nats::Subject) -> Option<Token> {
+pub(crate) fn token(place: &Arc<str>, ack: &async_nats::Subject) -> Option<Token> {
     let words: Vec<&str> = ack.split('.').collect();
     if words.first() != Some(&"$JS") || words.get(1) != Some(&"ACK") {
         return None;
