@@ -140,7 +140,8 @@ impl Site {
         Ok(Self::of(place, Broker::Server(kind, server), Some(uri)))
     }
 
-    fn of(place: Place, broker: Broker, uri: Option<String>) -> Self {
+    /// A home with this bus, at `uri` if not where the broker says.
+    pub fn of(place: Place, broker: Broker, uri: Option<String>) -> Self {
         let exchange = BusOptions::default().exchange.to_string();
         Self { place, broker, exchange, proxy: None, uri }
     }

@@ -27,8 +27,7 @@ async fn site(kind: Kind) -> Outcome<Site> {
         Kind::Nats => Server::nats(&[("jetstream", store)]).await?,
         _ => return Site::alone(kind).await,
     };
-    let place = Place::new()?;
-    Ok(Site { place, broker: Broker::Server(kind, server), exchange: "commissaire".into() })
+    Ok(Site::of(Place::new()?, Broker::Server(kind, server), None))
 }
 
 /// Says one line to a Redis server; the first line of its answer.

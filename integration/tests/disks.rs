@@ -32,10 +32,17 @@ async fn nothing_is_lost_when_a_broker_is_killed_whose_disk_is_slow(kind: Kind) 
     let server = site.broker.server()?;
     slow_sync(server, sync_ms);
     server.restart().await?;
-    let plan = Plan { seed: seed()?, messages, publishers: 64, workers: 8, blows, blow: Blow::Kill };
+    let plan = Plan {
+        messages,
+        publishers: 64,
+        rest: Duration::ZERO,
+        workers: 8,
+        callers: 0,
+        ..Plan::of(seed()?, vec![Blow::Kill; blows])
+    };
     let report = plan.run(&mut site).await?;
     println!("{}", serde_json::to_string(&report).unwrap_or_default());
-    ensure!(report.found.well(), "{report:?}");
+    ensure!(report.well(), "{report:?}");
     Ok(())
 }
 
