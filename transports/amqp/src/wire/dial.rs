@@ -30,6 +30,9 @@ const REFUSAL: Duration = Duration::from_millis(100);
 /// In seconds; twice that without a word and the other is taken for dead.
 const HEARTBEAT: u16 = 6;
 
+/// The largest frame: lapin keeps room for 32 of them each way on each connection, 8 MiB of what RabbitMQ offers.
+const FRAME: u32 = 16 * 1024;
+
 /// The most that one dial may take, to the end of the handshake.
 const DIAL: Duration = Duration::from_secs(5);
 
@@ -150,6 +153,7 @@ impl Dialer {
             vhost: self.vhost.clone(),
             query: AMQPQueryString {
                 heartbeat: Some(HEARTBEAT),
+                frame_max: Some(FRAME),
                 auth_mechanism: Some(mechanism),
                 ..Default::default()
             },

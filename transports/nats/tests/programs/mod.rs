@@ -1,10 +1,12 @@
 //! Random programs come to what the contract says, also when the server is killed and started again in the middle.
 
-use commissaire::testkit::{Differential, Failure, Target};
+use commissaire::testkit::{Differential, Failure, Server, Target};
 
 /// As this transport's page says.
 async fn nats() -> Result<Target, Failure> {
-    crate::nats().await.map(Target::drops_unwanted)
+    let server = Server::nats(&[]).await?;
+    let uri = format!("{}?durability=strict", server.uri());
+    Ok(Target::driver(commissaire_nats::DRIVER, uri).on(server).drops_unwanted())
 }
 
 #[test]
