@@ -57,7 +57,7 @@ fn time(data: &[u8]) {
     let Some(read) = clock::time(&Value::from(text)) else { return };
     // The plainest calendar: a year after the other.
     let (mut days, mut year) = (read.as_secs() / 86_400, 1970);
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let length = |year| 365 + u64::from(leap(year));
     while days >= length(year) {
         days -= length(year);
