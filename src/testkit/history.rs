@@ -54,7 +54,7 @@ pub enum Seen {
     Resting { n: u64, by: u32 },
     /// See [`Acked`](Self::Acked).
     Buried { n: u64, by: u32 },
-    /// Settling it failed: it may come again, or be settled all the same.
+    /// Settling it failed: it may come again, or be settled all the same. A retry in doubt is noted before as well.
     Unsettled { n: u64, by: u32 },
     /// A consumer announced that messages may be missing.
     Gap { by: u32 },

@@ -95,16 +95,18 @@ fn what_happens_is_worth_looking_at() {
 #[test]
 fn a_planted_bug_is_found() {
     for (plant, says) in [
-        (Plant::AcksFirst, "acknowledged and never done"),
-        (Plant::Denies, "said not to be"),
-        (Plant::Swallows, "lost"),
-        (Plant::Acquits, ""),
-        (Plant::Doubles, "executed twice"),
-        (Plant::Grasps, "more jobs run"),
-        (Plant::Forgets, "never heard"),
-        (Plant::Rots, "dead letters are lost"),
+        (Plant::AcksFirst, &["acknowledged and never done"] as &[_]),
+        (Plant::Denies, &["said not to be"]),
+        // Whichever shows first.
+        (Plant::Swallows, &["lost", "has no end"]),
+        (Plant::Acquits, &[""]),
+        (Plant::Doubles, &["executed twice"]),
+        (Plant::Grasps, &["more jobs run"]),
+        (Plant::Forgets, &["never heard"]),
+        (Plant::Rots, &["dead letters are lost"]),
     ] {
         let found = simulate(0..FEW, plant).map_err(|failure| failure.to_string());
-        assert!(found.as_ref().is_err_and(|found| found.contains(says)), "{plant:?}: {found:?}");
+        let told = found.as_ref().is_err_and(|found| says.iter().any(|says| found.contains(says)));
+        assert!(told, "{plant:?}: {found:?}");
     }
 }

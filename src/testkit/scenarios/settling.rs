@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -38,35 +38,38 @@ pub(crate) async fn a_retry_is_neither_early_nor_late(stage: Arc<Stage>) -> Outc
     let control = Lateness::watch();
     let all = rested.len();
     // What comes is taken meanwhile: where a broker is slow to let one rest, that makes no other late.
+    let due = Arc::new(Mutex::new(HashMap::new()));
+    let noted = due.clone();
     let resting = tokio::spawn(async move {
-        let mut due = HashMap::new();
         for (after, delivery) in rested {
             let (text, asked) = (body(delivery.message()), Instant::now());
+            lock(&noted).insert(text.clone(), (after, asked, None));
             delivery.nack(after, "not yet").await?;
-            due.insert(text, (after, asked, Instant::now()));
+            lock(&noted).entry(text).and_modify(|(.., known)| *known = Some(Instant::now()));
         }
-        Outcome::Ok(due)
+        Outcome::Ok(())
     });
-    let mut came = Vec::new();
     for _ in 0..all {
         let delivery = reader.next().await?;
-        came.push((body(delivery.message()), Instant::now()));
+        let (text, now) = (body(delivery.message()), Instant::now());
+        let found = lock(&due).remove(&text);
         delivery.ack().await?;
-    }
-    let (mut due, worst) = (resting.await??, control.worst());
-    for (text, now) in came {
-        let (after, asked, known) = due
-            .remove(&text)
-            .ok_or_else(|| Failure::new(format!("{text:?} came once more than it was to")))?;
-        let (waited, since) = (now - asked, now.saturating_duration_since(known));
+        let (after, asked, known) =
+            found.ok_or_else(|| Failure::new(format!("{text:?} came once more than it was to")))?;
+        let (waited, since) = (now - asked, known.map_or(Duration::ZERO, |known| now - known));
         ensure!(waited >= after, "a retry after {after:?} came early, after {waited:?}");
         let slack = Duration::from_millis(250).max(after / 10);
+        let worst = control.worst();
         ensure!(
             since <= after + slack + worst,
             "a retry after {after:?} came late, after {since:?} (a plain timer was at most {worst:?} late meanwhile)"
         );
     }
-    Ok(())
+    resting.await?
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(crate) async fn a_retry_counts_the_failed_run_and_says_why(stage: Arc<Stage>) -> Outcome {
