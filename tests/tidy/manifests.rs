@@ -149,3 +149,22 @@ fn every_crate_takes_versions_and_lints_from_the_workspace() {
         }
     }
 }
+
+#[test]
+fn cargo_finds_from_the_root_each_program_that_the_readme_runs() {
+    let read = |path: &str| texts_of(&[path]).into_iter().find(|text| text.path == path).unwrap().content;
+    let root: Table = read("Cargo.toml").parse().unwrap();
+    let members: BTreeSet<&str> =
+        root["workspace"]["default-members"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let readme = read("README.md");
+    let runs = readme.lines().filter(|line| line.starts_with("cargo run") && line.contains("--bin"));
+    let mut run = 0;
+    for line in runs {
+        let bin = line.split_once("--bin ").and_then(|(_, rest)| rest.split_whitespace().next()).unwrap();
+        let named = |text: &Text| text.content.contains(&format!("[[bin]]\nname = \"{bin}\""));
+        let found = manifests().into_iter().find(named).unwrap_or_else(|| panic!("no program {bin}"));
+        assert!(members.contains(found.path.trim_end_matches("/Cargo.toml")), "{line}");
+        run += 1;
+    }
+    assert!(run > 0, "the README runs nothing");
+}
