@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use commissaire::{Declared, Origin, Survey, Token, What};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     bus::Core,
@@ -16,6 +16,9 @@ use crate::{
 
 /// The most streams that are looked through.
 const MOST_STREAMS: u64 = 100_000;
+
+/// How long a consumer whose record is gone is left to whoever removed that.
+const LEFT_OVER: Duration = Duration::from_secs(1);
 
 /// Everything that is declared in this exchange.
 pub(crate) async fn survey(core: &Core, deadline: Instant) -> Result<Survey, Fault> {
@@ -61,7 +64,8 @@ pub(crate) async fn survey(core: &Core, deadline: Instant) -> Result<Survey, Fau
     Ok(Survey { broker: seen.broker, declared, faults: seen.faults, unknown: seen.unknown })
 }
 
-/// Removes a durable subscription; of several who try, one does.
+/// Removes a durable subscription; of several who try, one does: whoever removes its record. That the consumer is
+/// deleted does not tell: nats-server 2.9 says so to several who ask at the same time.
 pub(crate) async fn remove(
     core: &Core,
     name: &Token,
@@ -70,27 +74,45 @@ pub(crate) async fn remove(
 ) -> Result<bool, Fault> {
     let link = &core.link;
     let consumer = Consumer::durable(link, name.as_str(), "");
-    let written = registry::read(core, name, deadline).await?;
-    if let Some(idle) = idle {
+    let mut waited = false;
+    let removed = loop {
+        let written = registry::read(core, name, deadline).await?;
         let info = match consumer.info(link, deadline).await {
-            Ok(info) => info,
-            Err(fault) if fault.is_absent() => return Ok(false),
+            Ok(info) => Some(info),
+            Err(fault) if fault.is_absent() => None,
             Err(fault) => return Err(fault),
         };
-        // Without a record nobody knows since when; a reader writes one soon.
-        let Some(written) = &written else { return Ok(false) };
-        if is_read(&info) || written.age < idle || !registry::remove(core, written.seq, deadline).await? {
-            return Ok(false);
+        match (written, info, idle) {
+            // Without a record nobody knows since when; a reader writes one soon.
+            (None, _, Some(_)) | (_, None, Some(_)) | (None, None, None) => return Ok(false),
+            (Some(written), Some(info), Some(idle)) => {
+                let mine = !is_read(&info)
+                    && written.age >= idle
+                    && registry::remove(core, written.seq, deadline).await?;
+                if !mine {
+                    return Ok(false);
+                }
+                break true;
+            }
+            (Some(written), _, None) => {
+                if registry::remove(core, written.seq, deadline).await? {
+                    break true;
+                }
+                // Its reader wrote it again, or another removed it.
+            }
+            // Another removes it, or one who did so did not get to the end.
+            (None, Some(_), None) if waited => break false,
+            (None, Some(_), None) => {
+                waited = true;
+                sleep(LEFT_OVER).await;
+            }
         }
-    } else if let Some(written) = &written {
-        // Whoever else removes it in this moment may have been faster.
-        registry::remove(core, written.seq, deadline).await?;
-    }
-    let removed =
+    };
+    let was_there =
         gone(core, &format!("CONSUMER.DELETE.{}.{}", consumer.stream, consumer.name), deadline).await?;
     let retries = link.names.work_stream(&Origin::Durable(name.clone()));
     gone(core, &format!("STREAM.DELETE.{retries}"), deadline).await?;
-    Ok(removed || idle.is_some())
+    Ok(removed || was_there)
 }
 
 /// Deletes something. Returns whether it was there.
