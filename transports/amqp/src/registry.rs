@@ -296,14 +296,14 @@ impl Listening {
         names.registry(self.number.load(Ordering::Acquire))
     }
 
-    /// This one it is; what was read of another does not count.
+    /// This one it is; what was read of another does not count. Called by one at a time.
     fn use_number(&self, number: u8) {
-        if self.number.swap(number, Ordering::AcqRel) != number {
+        if self.number.load(Ordering::Acquire) != number {
+            // Before anybody reads that one: it is read from its beginning.
             let mut state = self.state();
             (state.view, state.next) = (View::default(), None);
             drop(state);
-            // Whoever reads the other begins anew.
-            self.channel.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.number.store(number, Ordering::Release);
         }
     }
 
