@@ -51,3 +51,9 @@ pub fn seed() -> Outcome<u64> {
     println!("COMMISSAIRE_SEED={seed}");
     Ok(seed)
 }
+
+/// How many times as many messages and blows a campaign has: COMMISSAIRE_TIMES, or one.
+pub fn times() -> Outcome<usize> {
+    let Ok(text) = std::env::var("COMMISSAIRE_TIMES") else { return Ok(1) };
+    text.parse().map_err(|_| Failure::new(format!("COMMISSAIRE_TIMES={text:?} is no number")))
+}

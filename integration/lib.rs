@@ -22,7 +22,7 @@ mod report;
 mod strain;
 mod tls;
 
-pub use alone::{alone, beside, left_out, long, seed};
+pub use alone::{alone, beside, left_out, long, seed, times};
 pub use blow::{Blow, Struck};
 pub use broker::{Broker, Kind, Site, join};
 pub use campaign::{Plan, Report};

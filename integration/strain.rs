@@ -29,6 +29,7 @@ impl Strain {
     /// Of so many messages at the least, with a backlog: two workers that take up to 40 ms each time.
     pub fn new(seed: u64, messages: u64) -> Outcome<Self> {
         let load = Load {
+            backlog: 1_000_000,
             workers: 2,
             failing: 2,
             longest_run: Duration::from_millis(40),

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use commissaire_integration::{Blow, Kind, Outcome, Plan, Site, alone, ensure, long, seed};
+use commissaire_integration::{Blow, Kind, Outcome, Plan, Site, alone, ensure, long, seed, times};
 
 async fn strike(kind: Kind, blow: Blow) -> Outcome {
     let _alone = alone().await;
     let (messages, blows) = long("messages and blows", (10_000, 3), (100_000, 10));
+    let times = times()?;
     let plan = Plan {
-        messages,
+        messages: messages * times as u64,
         publishers: 64,
         rest: Duration::ZERO,
         workers: 8,
         callers: 0,
-        ..Plan::of(seed()?, vec![blow; blows])
+        ..Plan::of(seed()?, vec![blow; blows * times])
     };
     let report = plan.run(&mut Site::alone(kind).await?).await?;
     println!("{}", serde_json::to_string(&report).unwrap_or_default());

@@ -12,6 +12,7 @@ mod health;
 mod hostile;
 mod jobs;
 mod network;
+mod once;
 mod outage;
 mod owner;
 mod pauses;

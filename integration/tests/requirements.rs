@@ -46,6 +46,7 @@ const REQUIREMENTS: &[Requirement] = &[
         scenarios: &["competing_consumers_get_each_job_once", "the_ledger_is_where_it_is_promised"],
         tests: &[
             ("tests/service/once.rs", "what_is_published_three_times_is_run_once"),
+            ("integration/tests/once.rs", "no_job_runs_twice_however_often_the_broker_is_killed"),
             ("tests/faults/history.rs", "duplicates_need_a_fault_that_explains_them"),
         ],
     },

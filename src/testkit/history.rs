@@ -121,7 +121,7 @@ pub struct Findings {
     pub recovered: u64,
     /// Deliveries more than one a run of a message.
     pub duplicates: u64,
-    /// How many of them faults explain: what was in hand when the broker went or a consumer died, and what was
+    /// How many duplicates the faults allow: what was in hand when the broker went or a consumer died, and what was
     /// acknowledged within a second before.
     pub explained: u64,
     /// Calls that were begun, answered, failed for sure and failed in doubt.

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
 use super::{
     history::{History, Seen},
@@ -23,7 +23,7 @@ use crate::{
     delivery::Delivery,
     error::Error,
     message::Message,
-    subscription::Source,
+    subscription::{Source, Subscription},
     survey::What,
 };
 
@@ -41,6 +41,8 @@ pub struct Load {
     pub publishers: u32,
     /// How long each of them rests after a message.
     pub rest: Duration,
+    /// The most messages that are published and not yet handed out: publishers wait for workers there.
+    pub backlog: usize,
     /// How many work at one time, each with a subscription of its own.
     pub workers: u32,
     /// The most deliveries in hand of each worker.
@@ -52,7 +54,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// A load of `messages` on `queue` with 16 publishers, 4 workers and a prefetch of 16.
+    /// A load of `messages` on `queue` with 16 publishers, 4 workers, a prefetch of 16 and a backlog of 1,000.
     pub fn new(queue: Key, seed: u64, messages: u64) -> Self {
         Self {
             queue,
@@ -60,6 +62,7 @@ impl Load {
             messages,
             publishers: 16,
             rest: Duration::ZERO,
+            backlog: 1_000,
             workers: 4,
             prefetch: 16,
             failing: 0,
@@ -80,13 +83,13 @@ impl Load {
         let Some((first, others)) = buses.split_first() else {
             return Err(Failure::new("a load needs a bus"));
         };
+        let shared = Arc::new(Shared::new(self.backlog));
         let mut workers = JoinSet::new();
         for number in 0..self.workers {
             let bus = if others.is_empty() { first } else { &others[number as usize % others.len()] };
             let deliveries = bus.subscribe(Source::Queue(self.queue.clone()), self.prefetch).await?;
-            workers.spawn(self.clone().work(deliveries, number, history.clone()));
+            workers.spawn(self.clone().work(deliveries, number, shared.clone(), history.clone()));
         }
-        let shared = Arc::new(Shared::default());
         let mut publishers = JoinSet::new();
         for _ in 0..self.publishers {
             publishers.spawn(self.clone().publish(first.clone(), shared.clone(), history.clone()));
@@ -126,7 +129,7 @@ impl Load {
             if enough && shared.faults_over.load(Ordering::Acquire) {
                 return;
             }
-            let n = shared.next.fetch_add(1, Ordering::Relaxed);
+            let n = shared.take_place().await;
             // A body is small, so that this cannot fail.
             let Ok(message) = Message::new(Address::Queue(self.queue.clone()), self.body(n)) else { return };
             history.note(Seen::Publish { n });
@@ -135,8 +138,12 @@ impl Load {
                     history.note(Seen::Published { n });
                     shared.acknowledged.fetch_add(1, Ordering::AcqRel);
                 }
-                Err(error) if error.may_have_executed() => history.note(Seen::Unknown { n }),
-                Err(_) => history.note(Seen::Refused { n }),
+                Err(error) => {
+                    // It may never be handed out.
+                    shared.leave_place(n);
+                    let maybe = error.may_have_executed();
+                    history.note(if maybe { Seen::Unknown { n } } else { Seen::Refused { n } });
+                }
             }
             if !self.rest.is_zero() {
                 tokio::time::sleep(self.rest).await;
@@ -144,7 +151,7 @@ impl Load {
         }
     }
 
-    async fn work(self, mut deliveries: crate::subscription::Subscription, by: u32, history: Arc<History>) {
+    async fn work(self, mut deliveries: Subscription, by: u32, shared: Arc<Shared>, history: Arc<History>) {
         let mut random = StdRng::seed_from_u64(self.seed ^ u64::from(by));
         let mut running = JoinSet::new();
         while let Some(delivery) = deliveries.next_delivery().await {
@@ -154,6 +161,7 @@ impl Load {
                 drop(delivery.ack().await);
                 continue;
             };
+            shared.leave_place(n);
             history.note(Seen::Delivered { n, by, attempt: delivery.attempt() });
             let rest = self.longest_run.mul_f64(random.random_range(0.0..=1.0));
             let fails = random.random_range(0..100) < self.failing;
@@ -199,11 +207,42 @@ fn open(history: &History) -> HashMap<u64, bool> {
     open
 }
 
-#[derive(Default)]
 struct Shared {
     next: AtomicU64,
     acknowledged: AtomicU64,
     faults_over: AtomicBool,
+    /// The places that are free in the backlog, and the messages that have one.
+    places: Semaphore,
+    placed: Mutex<HashSet<u64>>,
+}
+
+impl Shared {
+    fn new(backlog: usize) -> Self {
+        Self {
+            next: AtomicU64::new(0),
+            acknowledged: AtomicU64::new(0),
+            faults_over: AtomicBool::new(false),
+            places: Semaphore::new(backlog),
+            placed: Mutex::default(),
+        }
+    }
+
+    /// Waits for a place in the backlog. Returns the number of the message that has it.
+    async fn take_place(&self) -> u64 {
+        if let Ok(place) = self.places.acquire().await {
+            place.forget();
+        }
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        self.placed.lock().unwrap_or_else(PoisonError::into_inner).insert(n);
+        n
+    }
+
+    /// Message `n` leaves its place, if it has one.
+    fn leave_place(&self, n: u64) {
+        if self.placed.lock().unwrap_or_else(PoisonError::into_inner).remove(&n) {
+            self.places.add_permits(1);
+        }
+    }
 }
 
 async fn run(delivery: Delivery, n: u64, by: u32, rest: Duration, fails: bool, history: Arc<History>) {
