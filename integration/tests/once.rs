@@ -35,7 +35,7 @@ type Wall = Mutex<HashMap<u32, u32>>;
 
 async fn lay(wall: Arc<Wall>, brick: Brick, _: Context) -> Result<(), RpcError> {
     *wall.lock().unwrap_or_else(PoisonError::into_inner).entry(brick.number).or_default() += 1;
-    sleep(Duration::from_millis(u64::from(brick.number % 5))).await;
+    sleep(Duration::from_millis(u64::from(brick.number % 100))).await;
     Ok(())
 }
 
@@ -87,12 +87,14 @@ async fn no_job_runs_twice_however_often_the_broker_is_killed(kind: Kind) -> Out
     })
     .await?;
     // What comes again comes before the broker holds nothing more.
-    until("the broker has no brick left", PATIENCE * 3, async || {
+    let mut told = String::new();
+    let none_left = until("the broker has no brick left", PATIENCE * 3, async || {
         let Ok(survey) = asking.survey().await else { return false };
+        told = format!("{:?}", survey.declared);
         let jobs = survey.declared.iter().filter(|declared| matches!(declared.what, What::Queue(_)));
         jobs.flat_map(|jobs| [jobs.waiting, jobs.in_hand, jobs.resting]).flatten().all(|left| left == 0)
-    })
-    .await?;
+    });
+    none_left.await.map_err(|failure| failure.in_step(told))?;
     let twice: Vec<_> = laid().into_iter().filter(|(_, times)| *times > 1).collect();
     println!(
         "{} jobs acknowledged, {} tried, {kills} kills",

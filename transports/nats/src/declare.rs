@@ -168,6 +168,11 @@ impl Consumer {
         Self { stream: stream.to_owned(), name: name.to_owned(), config, grows: false }
     }
 
+    /// The subject of what it is for.
+    pub(crate) fn filter(&self) -> &str {
+        self.config.get("filter_subject").and_then(Value::as_str).unwrap_or_default()
+    }
+
     /// What of `info` is not as it must be.
     pub(crate) fn differences(&self, info: &Value) -> Vec<String> {
         differences(&self.grown(info), &info["config"])

@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::{fault::Fault, link::Link};
+use crate::{bus::Core, fault::Fault, link::Link};
 
 /// How long to wait before asking again what the server could not answer yet.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -73,6 +73,17 @@ impl Link {
         let headers = (!headers.is_empty()).then_some(headers);
         let message = self.request(subject.clone(), headers, payload.clone(), deadline).await?;
         stored(&message.payload)
+    }
+}
+
+/// Deletes the message of this number from `stream`. Of several who try, one does.
+pub(crate) async fn delete(core: &Core, stream: &str, seq: u64, deadline: Instant) -> Result<bool, Fault> {
+    let asked = format!("STREAM.MSG.DELETE.{stream}");
+    match core.link.api(&asked, &json!({"seq": seq, "no_erase": true}), deadline).await {
+        Ok(answer) => Ok(answer["success"].as_bool().unwrap_or(false)),
+        // 10057 and 10043: there is no such message any more.
+        Err(Fault::Refused { code: 10057 | 10043 | 10037, .. }) => Ok(false),
+        Err(fault) => Err(fault),
     }
 }
 

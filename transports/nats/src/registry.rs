@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::{bus::Core, clock, declare::Stream, fault::Fault, publish::store};
+use crate::{bus::Core, clock, declare::Stream, fault::Fault, js::delete, publish::store};
 
 /// The longest that a reader reads without saying so again.
 const MOST_BEAT: Duration = Duration::from_secs(3600);
@@ -111,13 +111,7 @@ pub(crate) async fn read(core: &Core, name: &Token, deadline: Instant) -> Result
 
 /// Removes the record, if it is still the one of this number. Of several who try, one does.
 pub(crate) async fn remove(core: &Core, seq: u64, deadline: Instant) -> Result<bool, Fault> {
-    let asked = format!("STREAM.MSG.DELETE.{}", core.link.names.record_stream());
-    match core.link.api(&asked, &json!({"seq": seq, "no_erase": true}), deadline).await {
-        Ok(answer) => Ok(answer["success"].as_bool().unwrap_or(false)),
-        // 10057 and 10043: there is no such message any more.
-        Err(Fault::Refused { code: 10057 | 10043 | 10037, .. }) => Ok(false),
-        Err(fault) => Err(fault),
-    }
+    delete(core, &core.link.names.record_stream(), seq, deadline).await
 }
 
 async fn raw(

@@ -7,6 +7,7 @@ mod plan;
 mod pulls;
 mod reader;
 mod rest;
+mod sweep;
 mod unreadable;
 
 #[cfg(test)]

@@ -16,12 +16,15 @@ use super::{
     ear,
     plan::{Plan, Role},
     pulls::{Tap, Word},
-    rest, unreadable,
+    rest,
+    sweep::Sweep,
+    unreadable,
 };
 use crate::{
     bus::{BOUND, Core},
     declare::Stream,
     door::Door,
+    fault::Fault,
     hand::Held,
     link::State,
     registry,
@@ -55,7 +58,8 @@ struct Reader {
     surplus: VecDeque<(Instant, Message, Token, Held)>,
     /// The connection of which it is known that all is there.
     sure: Option<u64>,
-    look: Option<JoinHandle<Result<bool>>>,
+    sweep: Sweep,
+    look: Option<JoinHandle<Result<(bool, Sweep)>>>,
     next_look: Instant,
     next_beat: Instant,
     complained: bool,
@@ -96,6 +100,7 @@ pub(super) async fn start(
         places: VecDeque::new(),
         surplus: VecDeque::new(),
         sure: Some(generation),
+        sweep: Sweep::Due,
         look: None,
         next_look: now + LOOK,
         next_beat: now + registry::beat(core.idle_expiry),
@@ -175,6 +180,7 @@ impl Reader {
             return;
         }
         self.doubt();
+        self.sweep = Sweep::Due;
         if state.up {
             self.next_look = Instant::now();
             self.look();
@@ -221,7 +227,8 @@ impl Reader {
         if self.look.is_some() || Instant::now() < self.next_look || !self.core.link.state().borrow().up {
             return;
         }
-        let (core, plan, unsure) = (self.core.clone(), self.plan.clone(), self.sure.is_none());
+        let (core, plan, unsure, sweep) =
+            (self.core.clone(), self.plan.clone(), self.sure.is_none(), self.sweep);
         self.look = Some(tokio::spawn(async move {
             let deadline = Instant::now() + BOUND / 2;
             if unsure && let Some(wanted) = &plan.wanted {
@@ -230,16 +237,29 @@ impl Reader {
                     tracing::debug!(?fault, "a durable subscription's record was not read");
                 }
             }
-            plan.ensure(&core, deadline).await
+            let made = plan.ensure(&core, deadline).await?;
+            // Not in the way of going on.
+            if unsure {
+                return Ok((made, sweep));
+            }
+            let swept = sweep.go_on(&core, &plan, deadline).await;
+            Ok((made, swept.unwrap_or_else(|fault| {
+                tracing::debug!(?fault, origin = %plan.spot.origin, "what was acknowledged was not removed");
+                if matches!(fault, Fault::Forbidden(_)) { Sweep::Over } else { sweep }
+            })))
         }));
         self.next_look = Instant::now() + LOOK;
     }
 
-    fn looked(&mut self, looked: Option<Result<bool>>) {
+    fn looked(&mut self, looked: Option<Result<(bool, Sweep)>>) {
         self.look = None;
         let state = *self.core.link.state().borrow();
         match looked {
-            Some(Ok(made)) => {
+            Some(Ok((made, sweep))) => {
+                // One that began before the connection was lost says nothing of what is left.
+                if self.sure == Some(state.generation) {
+                    self.sweep = sweep;
+                }
                 if made {
                     tracing::warn!(origin = %self.plan.spot.origin, "what is read here was gone and was made again");
                     self.doubt();
@@ -360,7 +380,7 @@ async fn next(taps: &mut [Tap]) -> (usize, Option<Raw>) {
     .await
 }
 
-async fn looked(look: &mut Option<JoinHandle<Result<bool>>>) -> Option<Result<bool>> {
+async fn looked(look: &mut Option<JoinHandle<Result<(bool, Sweep)>>>) -> Option<Result<(bool, Sweep)>> {
     match look {
         Some(look) => look.await.ok(),
         None => std::future::pending().await,
