@@ -34,7 +34,9 @@ async fn lost_on_its_way(
         };
         let clients = order(server, &["CLIENT", "LIST"]).await;
         let clients: String = redis::from_redis_value(clients).unwrap();
-        !readers.is_empty() && clients.contains("cmd=xreadgroup")
+        // Blocked, for a reader that has not read its last answer never comes to wait.
+        let waits = |client: &str| client.contains(" flags=b ") && client.contains(" cmd=xreadgroup ");
+        !readers.is_empty() && clients.lines().any(waits)
     })
     .await?;
     proxy.set_way(Way::Out, Traffic { stalled: true, ..Traffic::default() });
