@@ -11,14 +11,16 @@ use commissaire_integration::{
     Failure, Kind, Lateness, Outcome, PATIENCE, Site, alone, each_bus, ensure, long, within,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 each_bus!(fresh_jobs_pass_those_that_rest);
 
 /// How many are published at one time.
 const AT_ONCE: usize = 32;
-/// How many fresh ones pass.
+/// How many fresh ones pass, and how many of them at one time: no more than a reader has in hand, so that none waits
+/// behind others of them.
 const FRESH: usize = 1_000;
+const PASSING: usize = 16;
 /// How late the slowest of a hundred of them may be.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -28,10 +30,11 @@ fn jobs() -> Outcome<Key> {
     Ok(Key::new("jobs.resting")?)
 }
 
-/// Publishes so many jobs; when each was begun.
-async fn publish(bus: &Arc<dyn Bus>, kind: &str, count: usize, times: &Times) -> Outcome {
+/// Publishes so many jobs, each once there is `room` for it; when each was begun.
+async fn publish(bus: &Arc<dyn Bus>, kind: &str, count: usize, times: &Times, room: &Semaphore) -> Outcome {
     stream::iter(0..count)
         .map(|number| async move {
+            room.acquire().await.map_err(|_| Failure::new("there is no room any more"))?.forget();
             let body = format!("{kind} {number}");
             let message = Message::new(Address::Queue(jobs()?), body.clone())?;
             times.lock().unwrap_or_else(PoisonError::into_inner).insert(body, Instant::now());
@@ -49,8 +52,8 @@ async fn next(queue: &mut Subscription) -> Outcome<Delivery> {
 
 /// Publishes the fresh ones and takes them out; the time that 99 of 100 needed at the most.
 async fn pass(bus: &Arc<dyn Bus>, queue: &mut Subscription) -> Outcome<Duration> {
-    let times = Times::default();
-    let publishing = publish(bus, "fresh", FRESH, &times);
+    let (times, room) = (Times::default(), Arc::new(Semaphore::new(PASSING)));
+    let publishing = publish(bus, "fresh", FRESH, &times, &room);
     let taking = async {
         let (mut took, mut settling) = (Vec::new(), JoinSet::new());
         while took.len() < FRESH {
@@ -59,7 +62,12 @@ async fn pass(bus: &Arc<dyn Bus>, queue: &mut Subscription) -> Outcome<Duration>
             let begun = times.lock().unwrap_or_else(PoisonError::into_inner).remove(&body);
             let begun = begun.ok_or_else(|| Failure::new(format!("{body:?} came, or came again")))?;
             took.push(begun.elapsed());
-            settling.spawn(delivery.ack());
+            let room = room.clone();
+            settling.spawn(async move {
+                let settled = delivery.ack().await;
+                room.add_permits(1);
+                settled
+            });
         }
         while let Some(settled) = settling.join_next().await {
             settled??;
@@ -79,7 +87,8 @@ async fn fresh_jobs_pass_those_that_rest(kind: Kind) -> Outcome {
     let mut queue = works.subscribe(Source::Queue(jobs()?), 256).await?;
     let begun = Instant::now();
     let times = Times::default();
-    let publishing = publish(&bus, "resting", resting, &times);
+    let room = Semaphore::new(resting);
+    let publishing = publish(&bus, "resting", resting, &times, &room);
     let failing = async {
         let mut settling = JoinSet::new();
         for _ in 0..resting {

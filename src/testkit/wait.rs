@@ -51,30 +51,54 @@ pub async fn within<T>(
 /// is not taken for a slow bus.
 #[derive(Debug)]
 pub struct Lateness {
-    worst: Arc<AtomicU64>,
+    ticks: Arc<Ticks>,
     ticker: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Ticks {
+    start: Instant,
+    /// When the next one is due, and the worst delay of those before, in microseconds.
+    due: AtomicU64,
+    worst: AtomicU64,
+}
+
+impl Ticks {
+    const REST: Duration = Duration::from_millis(10);
+
+    /// Notes how late the one is that is due, now at the least.
+    fn look(&self) -> u64 {
+        let late = micros(self.start.elapsed()).saturating_sub(self.due.load(Ordering::Acquire));
+        self.worst.fetch_max(late, Ordering::AcqRel).max(late)
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Lateness {
     /// Begins to measure.
     pub fn watch() -> Self {
-        const TICK: Duration = Duration::from_millis(10);
-        let worst = Arc::new(AtomicU64::new(0));
-        let seen = worst.clone();
+        let ticks = Arc::new(Ticks {
+            start: Instant::now(),
+            due: AtomicU64::new(micros(Ticks::REST)),
+            worst: AtomicU64::new(0),
+        });
+        let ticking = ticks.clone();
         let ticker = tokio::spawn(async move {
             loop {
-                let start = Instant::now();
-                tokio::time::sleep(TICK).await;
-                let late = start.elapsed().saturating_sub(TICK);
-                seen.fetch_max(u64::try_from(late.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                ticking.due.store(micros(ticking.start.elapsed() + Ticks::REST), Ordering::Release);
+                tokio::time::sleep(Ticks::REST).await;
+                ticking.look();
             }
         });
-        Self { worst, ticker }
+        Self { ticks, ticker }
     }
 
-    /// The worst delay so far.
+    /// The worst delay so far, that of a tick included which is overdue: who asks may have been let run before it.
     pub fn worst(&self) -> Duration {
-        Duration::from_micros(self.worst.load(Ordering::Relaxed))
+        Duration::from_micros(self.ticks.look())
     }
 }
 

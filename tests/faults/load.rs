@@ -7,7 +7,10 @@ use commissaire::{
     testkit::{ChaosBus, Fault, Findings, History, Load, Outcome, Rules},
 };
 
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long nothing may happen: short only where that may be how a fault shows.
+fn patience(fault: Option<Fault>) -> Duration {
+    Duration::from_secs(if fault.is_some() { 2 } else { 30 })
+}
 
 async fn run(fault: Option<Fault>) -> (Outcome, Findings) {
     let bus = commissaire_memory::DRIVER;
@@ -18,7 +21,7 @@ async fn run(fault: Option<Fault>) -> (Outcome, Findings) {
     };
     let history = Arc::new(History::default());
     let load = Load { failing: 5, ..Load::new(Key::new("jobs.load").unwrap(), 11, 2_000) };
-    let outcome = load.run(&[bus], &history, PATIENCE, async { Ok(()) }).await;
+    let outcome = load.run(&[bus], &history, patience(fault), async { Ok(()) }).await;
     let rules = Rules { prefetch: load.prefetch.into(), ..Rules::default() };
     (outcome, history.check(&rules))
 }

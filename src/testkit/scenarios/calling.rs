@@ -194,11 +194,15 @@ pub(crate) async fn an_expired_call_is_never_delivered(stage: Arc<Stage>) -> Out
 pub(crate) async fn a_service_with_too_many_calls_is_busy(stage: Arc<Stage>) -> Outcome {
     const MOST: usize = 20_000;
     let (here, there) = (stage.bus().await?, stage.bus().await?);
-    let mut service = stage.reader(&here, calc(), 1).await?;
-    stage.publish(&there, call("calc.add", "held")).await?;
-    let held = service.next().await?;
+    let mut service = stage.reader(&here, calc(), 16).await?;
+    for _ in 0..16 {
+        stage.publish(&there, call("calc.add", "held")).await?;
+    }
+    let held = service.hold(16).await?;
+    // Longer than the scenario may take: none of them ends while it waits.
+    let ttl = Duration::from_secs(600);
     let published: Vec<Result<(), Error>> = stream::iter(0..MOST)
-        .map(|number| there.publish(call("calc.add", number.to_string())))
+        .map(|number| there.publish(call("calc.add", number.to_string()).with_ttl(ttl)))
         .buffered(64)
         .collect()
         .await;
@@ -206,8 +210,10 @@ pub(crate) async fn a_service_with_too_many_calls_is_busy(stage: Arc<Stage>) -> 
     let busy = |e: &Error| *e.kind() == ErrorKind::Busy && !e.may_have_executed() && e.is_temporary();
     let other = published.iter().filter_map(|published| published.as_ref().err()).find(|e| !busy(e));
     ensure!(other.is_none(), "a call to a service with many waiting gave {other:?}");
-    ensure!((1..MOST).contains(&taken), "a service took {taken} calls while it was at work on one");
-    held.ack().await?;
+    ensure!((1..MOST).contains(&taken), "a service took {taken} calls while it was at work on others");
+    for call in held {
+        call.ack().await?;
+    }
     // What was taken is delivered; what was refused is not; then there is room again.
     for _ in 0..taken {
         let text = service.take_body().await?;

@@ -11,8 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use commissaire::{Feed, Inbox, Key, Pattern};
+use futures_util::future::join_all;
 use redis::{PushInfo, PushKind, Value};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
 
 use crate::{
     bus::{BOUND, Core},
@@ -112,15 +116,11 @@ impl PubSub {
         self.add(Listener::new(Wants::Inbox { channel, inbox }, feed), deadline).await
     }
 
-    /// Is counted on `channel` from now on.
+    /// Is counted on `channel` from now on, whatever comes of it, until it [leaves](Self::leave).
     pub(crate) async fn attend(&self, channel: &str, deadline: Instant) -> Result<(), Fault> {
-        let _changing = self.changing.lock().await;
         self.lock().channels.entry(channel.to_owned()).or_default().count += 1;
-        let listened = self.listen(false, &[channel.to_owned()], deadline).await;
-        if listened.is_err() {
-            self.lock().release(false, channel, None);
-        }
-        listened
+        let _changing = self.changing.lock().await;
+        self.listen(false, &[channel.to_owned()], deadline).await
     }
 
     /// Is counted on `channel` no more.
@@ -140,28 +140,22 @@ impl PubSub {
         }
     }
 
+    /// Returns when the server knows. Whoever gives up waiting for that leaves nothing behind.
     async fn add(self: &Arc<Self>, listener: Arc<Listener>, deadline: Instant) -> Result<(), Fault> {
-        let (globs, names) = listener.wants.names();
-        let changing = self.changing.lock().await;
-        {
-            let mut routes = self.lock();
-            for name in &names {
-                let route = routes.table(globs).entry(name.clone()).or_default();
-                route.count += 1;
-                route.listeners.push(listener.clone());
-            }
-        }
-        let listened = self.listen(globs, &names, deadline).await;
-        drop(changing);
-        if listened.is_ok() {
-            listener.confirmed();
-            listener.consuming(true);
-        }
-        let (pubsub, end) = (self.clone(), self.core.end.clone());
-        let failed = listened.is_err();
+        let (mut done, heard) = oneshot::channel();
+        let pubsub = self.clone();
         tokio::spawn(async move {
+            let (globs, names) = listener.wants.names();
+            pubsub.lock().enter(globs, &names, &listener);
+            let listened = tokio::select! {
+                listened = pubsub.confirm(&listener, globs, &names, deadline) => listened,
+                () = done.closed() => Err(Fault::NotSent),
+            };
+            let failed = listened.is_err();
+            // Without anybody who waits for it the subscription has ended too.
+            let _ = done.send(listened);
             if !failed {
-                end.run_until_cancelled(listener.run()).await;
+                pubsub.core.end.run_until_cancelled(listener.run()).await;
             }
             listener.end();
             let _changing = pubsub.changing.lock().await;
@@ -171,7 +165,21 @@ impl PubSub {
             };
             pubsub.unlisten(globs, &unused, Instant::now() + BOUND).await;
         });
-        listened
+        heard.await.unwrap_or(Err(Fault::NotSent))
+    }
+
+    async fn confirm(
+        &self,
+        listener: &Listener,
+        globs: bool,
+        names: &[String],
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        let _changing = self.changing.lock().await;
+        self.listen(globs, names, deadline).await?;
+        listener.confirmed();
+        listener.consuming(true);
+        Ok(())
     }
 
     /// Returns when the server has confirmed `names`, on whichever connection.
@@ -287,10 +295,8 @@ impl Tenant for PubSub {
         for names in globs.chunks(500) {
             wire.listen(true, names, DEAF).await?;
         }
-        for listener in &listeners {
-            listener.consuming(true);
-            self.drain(listener).await;
-        }
+        listeners.iter().for_each(|listener| listener.consuming(true));
+        join_all(listeners.iter().map(|listener| self.drain(listener))).await;
         Ok(())
     }
 
@@ -314,6 +320,14 @@ impl Routes {
             }
         }
         all
+    }
+
+    fn enter(&mut self, globs: bool, names: &[String], listener: &Arc<Listener>) {
+        for name in names {
+            let route = self.table(globs).entry(name.clone()).or_default();
+            route.count += 1;
+            route.listeners.push(listener.clone());
+        }
     }
 
     /// One listens less; whether nobody is left.

@@ -1,4 +1,5 @@
-//! A subscription ends just as the connection breaks: what it had is not kept from others until its lease is over.
+//! A subscription ends just as the connection breaks, or before it was made: what it had is not kept from others until its
+//! lease is over, and nothing of it stays.
 
 use commissaire::testkit::{Cut, Proxy, Traffic, Way};
 
@@ -33,7 +34,9 @@ async fn lost_on_its_way(
         };
         let clients = order(server, &["CLIENT", "LIST"]).await;
         let clients: String = redis::from_redis_value(clients).unwrap();
-        !readers.is_empty() && clients.contains("cmd=xreadgroup")
+        // Blocked, for a reader that has not read its last answer never comes to wait.
+        let waits = |client: &str| client.contains(" flags=b ") && client.contains(" cmd=xreadgroup ");
+        !readers.is_empty() && clients.lines().any(waits)
     })
     .await?;
     proxy.set_way(Way::Out, Traffic { stalled: true, ..Traffic::default() });
@@ -97,4 +100,28 @@ async fn what_was_given_back_to_a_dead_server_comes_to_another_process() -> Outc
     }
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     Ok(here.close().await?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_gives_up_subscribing_leaves_nothing_to_listen_to() -> Outcome {
+    let server = Server::redis(STRICT).await?;
+    let bus = connect(&server.uri()).await?;
+    let inbox = || Source::Inbox(Inbox::random());
+    let _kept = bus.subscribe(inbox(), 1).await?;
+    let listened = async || match order(&server, &["PUBSUB", "CHANNELS", "bus:{commissaire}:1:rep:*"]).await {
+        Value::Array(channels) => channels.len(),
+        other => panic!("{other:?}"),
+    };
+    server.stop()?;
+    for _ in 0..20 {
+        let subscribing = tokio::time::timeout(Duration::from_millis(20), bus.subscribe(inbox(), 1));
+        assert!(subscribing.await.is_err());
+    }
+    server.cont()?;
+    until("one is listened to", LIMIT, async || listened().await == 1).await?;
+    // Nor are the others listened to again: a new connection asks for all at once.
+    order(&server, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    until("it is listened to again", LIMIT, async || listened().await > 0).await?;
+    assert_eq!(listened().await, 1);
+    Ok(())
 }
