@@ -180,7 +180,11 @@ impl Performance {
         self.order.drained(&name);
         if self.slots.remove(&OWN).is_some() {
             self.order.left(&name, false);
-            self.order.may_linger(&name);
+            self.order.may_linger(&name, 0);
+        }
+        let mut readers = self.slots.values().filter(|slot| origin_of(&slot.source).as_ref() == Some(origin));
+        if let (Some(Slot { life, prefetch: 1, .. }), None) = (readers.next(), readers.next()) {
+            self.order.joined(&name, *life, true);
         }
         Ok(())
     }
@@ -211,8 +215,10 @@ impl Performance {
 
     async fn leave(&mut self, slot: usize, read: bool) -> Outcome {
         self.hear(slot).await?;
-        if let Some(origin) = self.slots.get(&slot).and_then(|slot| origin_of(&slot.source)) {
-            self.order.may_linger(&origin.to_string());
+        if let Some(Slot { by, source, .. }) = self.slots.get(&slot)
+            && let Some(origin) = origin_of(source)
+        {
+            self.order.may_linger(&origin.to_string(), *by);
         }
         if read && let Some(closing) = self.slots.get_mut(&slot) {
             closing.subscription.close();
@@ -255,6 +261,7 @@ impl Performance {
         }
         let late = Message::new(Address::Queue(Key::new("jobs.late")?), "too late")?;
         match within("publishing too late", self.target.bound(), old.publish(late)).await? {
+        self.order.closed(by);
             Err(error) if *error.kind() == ErrorKind::Closed && !error.may_have_executed() => Ok(()),
             other => Err(Failure::new(format!("publishing on a closed bus gave {other:?}"))),
         }
