@@ -122,7 +122,7 @@ impl Program {
     pub(super) fn random(seed: u64, can: Abilities) -> Self {
         let mut dice = Dice { random: StdRng::seed_from_u64(seed), can, next: 0, patterns: BTreeMap::new() };
         let length = dice.random.random_range(8..=48);
-        let mut steps = Vec::with_capacity(length);
+        let mut steps = Vec::with_capacity(length + 1);
         let mut restarts = 0;
         while steps.len() < length {
             let step = dice.step();
@@ -130,6 +130,9 @@ impl Program {
             if restarts <= 1 || !matches!(step, Step::Restart) {
                 steps.push(step);
             }
+        }
+        if can.restart && restarts == 0 {
+            steps.insert(dice.random.random_range(1..=length), Step::Restart);
         }
         Self { seed, steps }
     }

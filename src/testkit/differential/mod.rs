@@ -26,7 +26,9 @@ pub struct Differential {
     pub programs: u64,
     /// How many at one time, each on an exchange of its own. Default 16.
     pub at_once: usize,
-    /// Whether the target's server is killed and started again.
+    /// How many on one server: what they leave behind makes it slow. Default all.
+    pub a_server: u64,
+    /// Whether the target's server is killed and started again, once in each program.
     pub restarts: bool,
     /// How long a program that fails is made shorter. Default 60 s.
     pub shrinking: Duration,
@@ -34,7 +36,7 @@ pub struct Differential {
 
 /// Runs a hundred random programs on the target that `open` gives, as a test: panics when one does not come to what the
 /// contract says.
-pub fn differential<F>(open: impl FnOnce() -> F)
+pub fn differential<F>(open: impl Fn() -> F)
 where
     F: Future<Output = Outcome<Target>>,
 {
@@ -44,25 +46,40 @@ where
 impl Default for Differential {
     fn default() -> Self {
         let programs = if std::env::var_os("COMMISSAIRE_LONG").is_some() { 2_000 } else { 100 };
-        Self { programs, at_once: 16, restarts: false, shrinking: Duration::from_secs(60) }
+        Self {
+            programs,
+            at_once: 16,
+            a_server: u64::MAX,
+            restarts: false,
+            shrinking: Duration::from_secs(60),
+        }
     }
 }
 
 impl Differential {
-    /// The target's server may be killed and started again in the middle of a program. A tenth of the programs, one at a
+    /// The target's server is killed and started again in the middle of each program. A tenth of the programs, one at a
     /// time.
     pub fn restarting() -> Self {
         let all = Self::default();
         Self { programs: all.programs / 10, at_once: 1, restarts: true, ..all }
     }
 
-    /// Runs it as a test, from the seed in `COMMISSAIRE_SEED` or from a random one.
-    pub fn check<F>(&self, open: impl FnOnce() -> F)
+    /// Runs it as a test, from the seed in `COMMISSAIRE_SEED` or from a random one, and says how many came to the same.
+    pub fn check<F>(&self, open: impl Fn() -> F)
     where
         F: Future<Output = Outcome<Target>>,
     {
         let outcome = super::scenario::runtime().and_then(|runtime| {
-            let outcome = runtime.block_on(async { self.run(open().await?, super::scenario::seed()?).await });
+            let outcome = runtime.block_on(async {
+                let (seed, mut done) = (super::scenario::seed()?, 0);
+                while done < self.programs {
+                    let some = Self { programs: self.a_server.min(self.programs - done), ..self.clone() };
+                    some.run(open().await?, seed.wrapping_add(done)).await?;
+                    done += some.programs;
+                    writeln!(std::io::stderr(), "differential: {done} programs from seed {seed}: equal")?;
+                }
+                Ok(())
+            });
             runtime.shutdown_timeout(Duration::from_secs(1));
             outcome
         });

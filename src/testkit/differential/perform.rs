@@ -25,8 +25,10 @@ use crate::{
 
 /// How long a step waits for what need not come.
 const SHORTLY: Duration = Duration::from_millis(20);
-/// What was settled so long before its death is known to any broker; what was settled later may come again.
+/// What was settled so long before its death is known to any broker; what was settled later may come again. In so many
+/// parts, in each of which it stores something: time in which a loaded machine does nothing is none of the broker's.
 const KNOWN: Duration = Duration::from_secs(1);
+const PARTS: u32 = 10;
 /// How early a retry may seem to come: the clocks of brokers count in milliseconds.
 pub(super) const GRAIN: Duration = Duration::from_millis(2);
 /// The header in which a letter's number stands a second time.
@@ -180,7 +182,11 @@ impl Performance {
         self.order.drained(&name);
         if self.slots.remove(&OWN).is_some() {
             self.order.left(&name, false);
-            self.order.may_linger(&name);
+            self.order.may_linger(&name, 0);
+        }
+        let mut readers = self.slots.values().filter(|slot| origin_of(&slot.source).as_ref() == Some(origin));
+        if let (Some(Slot { life, prefetch: 1, .. }), None) = (readers.next(), readers.next()) {
+            self.order.joined(&name, *life, true);
         }
         Ok(())
     }
@@ -211,8 +217,10 @@ impl Performance {
 
     async fn leave(&mut self, slot: usize, read: bool) -> Outcome {
         self.hear(slot).await?;
-        if let Some(origin) = self.slots.get(&slot).and_then(|slot| origin_of(&slot.source)) {
-            self.order.may_linger(&origin.to_string());
+        if let Some(Slot { by, source, .. }) = self.slots.get(&slot)
+            && let Some(origin) = origin_of(source)
+        {
+            self.order.may_linger(&origin.to_string(), *by);
         }
         if read && let Some(closing) = self.slots.get_mut(&slot) {
             closing.subscription.close();
@@ -253,6 +261,7 @@ impl Performance {
         for slot in slots {
             self.forget(slot);
         }
+        self.order.closed(by);
         let late = Message::new(Address::Queue(Key::new("jobs.late")?), "too late")?;
         match within("publishing too late", self.target.bound(), old.publish(late)).await? {
             Err(error) if *error.kind() == ErrorKind::Closed && !error.may_have_executed() => Ok(()),
@@ -273,15 +282,16 @@ impl Performance {
         }
         self.settle_held(|_| true).await?;
         self.patience = self.target.bound() + self.target.longest_lease();
-        tokio::time::sleep(KNOWN).await;
+        for _ in 0..PARTS {
+            tokio::time::sleep(KNOWN / PARTS).await;
+            for bus in &self.buses {
+                within("storing a probe", self.target.bound(), probe(&**bus)).await??;
+            }
+        }
         self.target.restart().await?;
         for bus in &self.buses {
-            until("messages go through again", self.target.bound() * 2, async || {
-                let queue = Key::new("jobs.probe").map(Address::Queue);
-                let Ok(probe) = queue.and_then(|queue| Message::new(queue, "")) else { return false };
-                bus.publish(probe).await.is_ok()
-            })
-            .await?;
+            let again = async || probe(&**bus).await.is_ok();
+            until("messages go through again", self.target.bound() * 2, again).await?;
         }
         for (at, life, by, source, prefetch) in again {
             let source = match origin_of(&source) {
@@ -316,4 +326,10 @@ impl Performance {
         }
         Ok(())
     }
+}
+
+/// Stores a message that nobody reads.
+async fn probe(bus: &dyn Bus) -> Outcome {
+    bus.publish(Message::new(Address::Queue(Key::new("jobs.probe")?), "")?).await?;
+    Ok(())
 }

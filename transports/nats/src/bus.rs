@@ -56,8 +56,9 @@ pub(crate) struct Core {
     pub(crate) taken: Arc<Taken>,
     pub(crate) place: String,
     pub(crate) idle_expiry: Duration,
-    /// Counts how often the records of durable subscriptions were gone and their stream made again.
-    pub(crate) records_made: watch::Sender<u64>,
+    /// When the streams were made that all need, as far as we know: others took their place where that changes.
+    pub(crate) events_since: watch::Sender<String>,
+    pub(crate) records_since: watch::Sender<String>,
     /// Settlements under way, and those who fill subscriptions.
     pub(crate) settling: TaskTracker,
     pub(crate) listening: TaskTracker,
@@ -83,8 +84,8 @@ pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn 
     let guard = end.clone().drop_guard();
     let link = Link::connect(read, Names::new(&options.exchange), &options.client_name, end).await?;
     let durability = fitness::check(&link, &place, demand, deadline).await?;
-    Stream::events(&link).ensure(&link, deadline).await?;
-    Stream::records(&link).ensure(&link, deadline).await?;
+    let events = Stream::events(&link).since(&link, deadline).await?;
+    let records = Stream::records(&link).since(&link, deadline).await?;
     let clock = Clock::new();
     clock
         .set(&link, deadline)
@@ -96,7 +97,8 @@ pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn 
         clock,
         place,
         idle_expiry: options.idle_expiry,
-        records_made: watch::Sender::new(0),
+        events_since: watch::Sender::new(events),
+        records_since: watch::Sender::new(records),
         settling: TaskTracker::new(),
         listening: TaskTracker::new(),
         closing: CancellationToken::new(),

@@ -93,30 +93,35 @@ impl Stream {
         differences(&self.0, &info["config"])
     }
 
-    /// Makes it if it is not there, and finds it there where the user may not make any. Returns whether it was not there.
+    /// Makes it if it is not there. Returns whether it was not there.
     pub(crate) async fn ensure(&self, link: &Link, deadline: Instant) -> Result<bool> {
-        let what = || format!("stream {}", self.name());
-        let asked = format!("STREAM.CREATE.{}", self.name());
-        let (info, made) = match link.api(&asked, &Value::Object(self.0.clone()), deadline).await {
-            Ok(info) => {
-                let made = info["did_create"].as_bool().unwrap_or(false);
-                (info, made)
-            }
-            Err(fault @ Fault::Forbidden(_)) => match self.info(link, deadline).await {
-                Err(none) if none.is_absent() => {
-                    return Err(fault.into_error(&format!("making {}", what())));
+        self.found(link, deadline).await.map(|(_, made)| made)
+    }
+
+    /// Makes it if it is not there. Returns when it was made, in the server's words: another time is another stream.
+    pub(crate) async fn since(&self, link: &Link, deadline: Instant) -> Result<String> {
+        let (info, _) = self.found(link, deadline).await?;
+        Ok(info["created"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// What there is, and whether it was made for that: asked first, for the server says of each that it made it now.
+    async fn found(&self, link: &Link, deadline: Instant) -> Result<(Value, bool)> {
+        let what = format!("stream {}", self.name());
+        let (info, made) = match self.info(link, deadline).await {
+            Err(fault) if fault.is_absent() => {
+                let asked = format!("STREAM.CREATE.{}", self.name());
+                match link.api(&asked, &Value::Object(self.0.clone()), deadline).await {
+                    // Somebody else made it meanwhile; another setting may differ than those that we need.
+                    Err(Fault::Refused { code: DIFFERS, .. }) => (self.info(link, deadline).await, true),
+                    Err(fault) => return Err(fault.into_error(&format!("making {what}"))),
+                    made => (made, true),
                 }
-                found => (found.map_err(|fault| fault.into_error(&format!("looking at {}", what())))?, false),
-            },
-            // Another setting may differ than those that we need.
-            Err(Fault::Refused { code: DIFFERS, .. }) => {
-                let info = self.info(link, deadline).await;
-                (info.map_err(|fault| fault.into_error(&format!("looking at {}", what())))?, false)
             }
-            Err(fault) => return Err(fault.into_error(&format!("making {}", what()))),
+            found => (found, false),
         };
-        same(&what(), &self.differences(&info))?;
-        Ok(made)
+        let info = info.map_err(|fault| fault.into_error(&format!("looking at {what}")))?;
+        same(&what, &self.differences(&info))?;
+        Ok((info, made))
     }
 
     async fn info(&self, link: &Link, deadline: Instant) -> Result<Value, Fault> {

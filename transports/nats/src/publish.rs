@@ -167,6 +167,7 @@ impl Publisher {
         let link = &self.core.link;
         let subject = Subject::from(link.names.event(key));
         let id = message.headers().get(header::ID);
+        let mut known = self.core.events_since.borrow().clone();
         loop {
             let mut storing = std::pin::pin!(link.store(&subject, id, HeaderMap::new(), bytes, deadline));
             let first = tokio::select! {
@@ -180,9 +181,9 @@ impl Publisher {
                 // Somebody hears it, but maybe nobody who stores it.
                 None => false,
             };
-            let made = self.events.ensure(link, deadline).await;
-            match made {
-                Ok(made) if made || gone => {}
+            match self.events.since(link, deadline).await {
+                // One that was made since it was sent has not got it.
+                Ok(since) if gone || since != known => known = since,
                 Ok(_) => return storing.await.map(drop),
                 Err(error) if gone => return Err(Fault::Unmade(error.kind().clone(), error.to_string())),
                 Err(_) => return storing.await.map(drop),

@@ -61,12 +61,10 @@ pub(crate) async fn care(core: Arc<Core>) {
             continue;
         }
         let deadline = Instant::now() + LOOK;
-        for stream in [&events, &records] {
-            match stream.ensure(&core.link, deadline).await {
-                Ok(made) if made && stream.name() == records.name() => {
-                    core.records_made.send_modify(|count| *count += 1);
-                }
-                Ok(_) => {}
+        for (stream, since) in [(&events, &core.events_since), (&records, &core.records_since)] {
+            match stream.since(&core.link, deadline).await {
+                // Whoever made it again: what was in it is gone.
+                Ok(now) => drop(since.send_if_modified(|known| std::mem::replace(known, now.clone()) != now)),
                 Err(error) => tracing::debug!(%error, "a stream of the bus cannot be made sure of"),
             }
         }

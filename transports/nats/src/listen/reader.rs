@@ -115,7 +115,7 @@ impl Reader {
     async fn run(mut self, mut state: watch::Receiver<State>) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut records_made = self.core.records_made.subscribe();
+        let mut records_since = self.core.records_since.subscribe();
         let (closing, end) = (self.core.closing.clone(), self.core.link.end.clone());
         loop {
             self.ask().await;
@@ -149,7 +149,7 @@ impl Reader {
                     Some(place) => self.free(place),
                     None => break,
                 },
-                Ok(()) = records_made.changed() => self.next_beat = Instant::now(),
+                Ok(()) = records_since.changed() => self.next_beat = Instant::now(),
                 _ = tick.tick() => self.care(),
             }
         }

@@ -104,6 +104,42 @@ async fn an_event_is_confirmed_although_its_stream_was_deleted_and_others_hear_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_is_confirmed_late_is_heard_once() -> Outcome {
+    let server = Server::nats(&[]).await?;
+    let proxy = Proxy::to(server.port()).await?;
+    let (bus, other) = (connect(&proxy.uri(&server.uri())?).await?, connect(&server.uri()).await?);
+    let mut ephemeral = other.subscribe(Source::Topic(patterns("#")), 4).await?;
+    proxy.set_way(Way::Out, Traffic { delay: Duration::from_millis(1_500), ..Traffic::default() });
+    bus.publish(event("t.x", "late")).await?;
+    proxy.set(Traffic::default());
+    bus.publish(event("t.x", "next")).await?;
+    assert_eq!(take(&mut ephemeral).await, "late");
+    assert_eq!(take(&mut ephemeral).await, "next");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_are_written_again_whoever_made_their_stream_again() -> Outcome {
+    let server = Server::nats(&[]).await?;
+    let (bus, other) = (connect(&server.uri()).await?, connect(&server.uri()).await?);
+    let one = bus.subscribe(durable("one", "t.#"), 1).await?;
+    let two = other.subscribe(durable("two", "t.#"), 1).await?;
+    api(&server, "STREAM.DELETE.commissaire=1=g", Value::Null).await;
+    until("both records are there again", LIMIT, async || {
+        // A look at the stream while it is made ends a server of version 2.9.10 in a panic.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let asked = json!({"subjects_filter": "commissaire.1.g.>"});
+        let info = api(&server, "STREAM.INFO.commissaire=1=g", asked).await;
+        ["one", "two"]
+            .iter()
+            .all(|name| !info["state"]["subjects"][format!("commissaire.1.g.{name}")].is_null())
+    })
+    .await?;
+    drop((one, two));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_that_differ_are_named_and_not_changed() -> Outcome {
     let server = Server::nats(&[]).await?;
     let subjects = json!(["commissaire.1.q.jobs.test", "commissaire.1.z.q.jobs.test"]);

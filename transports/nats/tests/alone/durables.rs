@@ -26,17 +26,18 @@ async fn a_survey_tells_what_there_is() -> Outcome {
     let held = next(&mut queue).await;
     let events = bus.subscribe(durable("d", "t.# u"), 1).await?;
     drop(events);
+    // What it took as it leaves would be in hand to the server, and look as if it read still.
+    until("the reader has gone", LIMIT, async || {
+        let survey = bus.survey().await.unwrap();
+        found(&survey, &What::Durable(token("d"))).idle > Some(Duration::ZERO)
+    })
+    .await?;
     bus.publish(event("t.x", "one")).await?;
     bus.publish(event("u", "two")).await?;
     let other = BusOptions { exchange: token("commissaire_2"), ..BusOptions::default() };
     let other = (commissaire_nats::DRIVER.connect)(server.uri().parse()?, other).await?;
     other.publish(job("of others")).await?;
 
-    until("the reader has gone", LIMIT, async || {
-        let survey = bus.survey().await.unwrap();
-        found(&survey, &What::Durable(token("d"))).idle > Some(Duration::ZERO)
-    })
-    .await?;
     let survey = bus.survey().await?;
     assert!(survey.broker.contains("2.") && survey.broker.contains("127.0.0.1"), "{}", survey.broker);
     assert_eq!(survey.faults, Vec::<String>::new());
@@ -47,9 +48,7 @@ async fn a_survey_tells_what_there_is() -> Outcome {
     let dead = found(&survey, &What::DeadQueue(key("jobs.test")));
     assert_eq!((dead.waiting, dead.in_hand), (Some(1), Some(0)), "{dead:?}");
     let kept = found(&survey, &What::Durable(token("d")));
-    // What the reader got as it left and gave back still counts as in hand to the server, until somebody takes it.
-    let both = kept.waiting.zip(kept.in_hand).map(|(waiting, in_hand)| waiting + in_hand);
-    assert_eq!((both, kept.resting), (Some(2), Some(0)), "{kept:?}");
+    assert_eq!((kept.waiting, kept.in_hand, kept.resting), (Some(2), Some(0), Some(0)), "{kept:?}");
     assert_eq!(kept.patterns.as_deref(), Some(&["t.#".to_owned(), "u".to_owned()][..]));
     assert_eq!(kept.expires_after, Some(Duration::from_secs(7 * 24 * 3600)));
     assert_eq!(survey.declared.len(), 3, "{survey:?}");

@@ -9,7 +9,7 @@ use std::{
 use commissaire::{
     Address, Bus, BusOptions, BusUri, Connection, Delivery, Durability, Error, ErrorKind, Inbox, Key,
     Message, Origin, Pattern, Received, Result, Source, Subscription, Token, header,
-    testkit::{Certificates, Lateness, Outcome, Secure, Server, until, within},
+    testkit::{Certificates, Lateness, Outcome, Proxy, Secure, Server, Traffic, Way, until, within},
 };
 use futures_util::StreamExt;
 use serde_json::{Value, json};

@@ -19,8 +19,14 @@ async fn retries_rest_through_the_death_of_the_server() -> Outcome {
     server.restart().await?;
     let control = Lateness::watch();
     for (text, due) in due {
-        let delivery = next(&mut queue).await;
-        let now = Instant::now();
+        // That the old ones are settled is of the server's last moment: they may come again.
+        let (delivery, now) = loop {
+            let delivery = next(&mut queue).await;
+            if delivery.attempt() > 1 {
+                break (delivery, Instant::now());
+            }
+            delivery.ack().await?;
+        };
         assert_eq!((body(&delivery), delivery.redelivered(), delivery.attempt()), (text, 0, 2));
         assert!(now + Duration::from_millis(20) >= due, "{:?} early", due - now);
         // A server that has just started counts in seconds, and takes its time.
