@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use async_nats::{HeaderMap, Subject};
+use bytes::Bytes;
 use commissaire::{Error, ErrorKind, Origin, Result};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -46,10 +48,27 @@ impl Stream {
         let names = &link.names;
         Self::new(
             &names.event_stream(),
-            &[names.all_events()],
+            &[names.all_events(), names.kept()],
             "interest",
             json!({"discard": "new", "max_msgs": MOST_STORED}),
         )
+    }
+
+    /// Lets the stream of all events never be empty: killed while it is, nats-server 2.9.10 forgets the numbers of the
+    /// last events that nobody wanted and gives them again, and a durable subscription that stood behind them would miss
+    /// as many. Nobody reads the consumer whose message it is; its name is none that a subscription can have.
+    pub(crate) async fn keep_events(link: &Link, deadline: Instant) -> Result<()> {
+        let (stream, subject) = (link.names.event_stream(), link.names.kept());
+        let keeper = Consumer::new(&stream, "=", &subject, "all", 1);
+        let what = |fault: Fault| fault.into_error(&format!("keeping the numbers of stream {stream}"));
+        match keeper.info(link, deadline).await {
+            Ok(info) if info["num_pending"].as_u64().unwrap_or(0) > 0 => return Ok(()),
+            Ok(_) => {}
+            Err(fault) if fault.is_absent() => drop(keeper.ensure(link, deadline).await?),
+            Err(fault) => return Err(what(fault)),
+        }
+        let (subject, nothing) = (Subject::from(subject), Bytes::new());
+        link.store(&subject, None, HeaderMap::new(), &nothing, deadline).await.map(drop).map_err(what)
     }
 
     /// A queue with its resting retries, or the retries of a durable subscription.

@@ -43,6 +43,11 @@ impl Names {
         format!("{}.1.e.>", self.exchange)
     }
 
+    /// Beside them in their stream: what nobody takes.
+    pub(crate) fn kept(&self) -> String {
+        format!("{}.1.k", self.exchange)
+    }
+
     /// One subject that covers every event that one of `patterns` covers, and maybe more.
     pub(crate) fn covering(&self, patterns: &[Pattern]) -> String {
         let mut common: Option<Vec<String>> = None;

@@ -47,7 +47,7 @@ pub(crate) async fn survey(core: &Core, deadline: Instant) -> Result<Survey, Fau
     }
     for name in consumers(core, &link.names.event_stream(), deadline).await? {
         if let Ok(name) = Token::new(&name) {
-            durable(core, &mut seen, &name, streams.get(&link.names.event_stream()), deadline).await?;
+            durable(core, &mut seen, &name, deadline).await?;
         }
     }
     seen.unknown.push(
@@ -206,13 +206,7 @@ async fn queue(
     Ok(())
 }
 
-async fn durable(
-    core: &Core,
-    seen: &mut Seen,
-    name: &Token,
-    events: Option<&Value>,
-    deadline: Instant,
-) -> Result<(), Fault> {
+async fn durable(core: &Core, seen: &mut Seen, name: &Token, deadline: Instant) -> Result<(), Fault> {
     let (link, origin) = (&core.link, Origin::Durable(name.clone()));
     let mut declared = Declared::new(What::Durable(name.clone()));
     let written = registry::read(core, name, deadline).await?;
@@ -234,8 +228,12 @@ async fn durable(
     let counts = counts(core, &link.names.work_stream(&origin), deadline).await?;
     declared.resting = Some(counts.get(&link.names.rest(&origin)).copied().unwrap_or(0));
     if number(&info, "num_pending") + number(&info, "num_ack_pending") > 0 {
-        // Of all events that are kept: those of others may be older.
-        declared.oldest = events.and_then(|events| oldest(core, &events["state"]));
+        let from = number(&info["ack_floor"], "stream_seq") + 1;
+        let body = json!({"next_by_subj": info["config"]["filter_subject"], "seq": from});
+        let asked = format!("STREAM.MSG.GET.{}", consumer.stream);
+        let first = link.api(&asked, &body, deadline).await.unwrap_or_default();
+        let time = clock::time(&first["message"]["time"]);
+        declared.oldest = time.map(|time| core.clock.now().saturating_sub(time));
     }
     match &written {
         Some(written) => {

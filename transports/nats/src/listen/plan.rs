@@ -79,6 +79,7 @@ impl Plan {
         made |= Stream::work(link, &self.spot.origin).ensure(link, deadline).await?;
         if self.wanted.is_some() {
             made |= Stream::events(link).ensure(link, deadline).await?;
+            Stream::keep_events(link, deadline).await?;
         }
         Ok(made)
     }

@@ -59,6 +59,31 @@ async fn a_survey_tells_what_there_is() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_while_nothing_is_stored_gives_every_event_after_it() -> Outcome {
+    let mut server = Server::nats(&[]).await?;
+    let bus = connect(&server.uri()).await?;
+    // Events that nobody stores; a subscription that begins behind them; and nothing is left of either.
+    let mut early = bus.subscribe(durable("early", "t.x"), 16).await?;
+    for n in 0..10 {
+        bus.publish(event("t.y", format!("unwanted {n}"))).await?;
+    }
+    let mut late = bus.subscribe(durable("late", "t.x"), 16).await?;
+    server.kill();
+    server.restart().await?;
+    for n in 0..12 {
+        bus.publish(event("t.x", n.to_string())).await?;
+    }
+    for subscription in [&mut early, &mut late] {
+        let mut got = BTreeSet::new();
+        for _ in 0..12 {
+            got.insert(take(subscription).await);
+        }
+        assert_eq!(got.len(), 12, "{got:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_subscription_is_removed_by_one_and_a_read_one_by_none() -> Outcome {
     let server = Server::nats(&[]).await?;
     let (one, two) = (with_expiry(&server, Duration::from_secs(2)).await?, connect(&server.uri()).await?);
