@@ -21,8 +21,8 @@ fn random_programs_come_to_what_the_model_says() {
     Differential { a_server: PROGRAMS_A_SERVER, ..Differential::default() }.check(nats);
 }
 
-/// An open fault: of some twenty programs one loses an event that was nacked before the server died (seed
-/// 16466431472507794200). So it runs only when it is asked for.
+/// An open fault: of some twenty programs one finds the stream of events without some that were confirmed before the
+/// server died (seed 16466431472507794200). So it runs only when it is asked for.
 #[test]
 fn random_programs_over_deaths_of_the_server_come_to_what_the_model_says() {
     if std::env::var_os("COMMISSAIRE_LONG").is_none() && std::env::var_os("COMMISSAIRE_SEED").is_none() {
