@@ -44,6 +44,9 @@ pub(super) async fn pump(
             Box::new(Wrongly { delivery, dead, bus: bus.clone(), fault }),
         );
     }
+    // Whoever sees the end of the feed may rely on it that the subscription is over.
+    inner.close();
+    while inner.next().await.is_some() {}
 }
 
 struct Wrongly {
