@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Subject};
-use bytes::Bytes;
 use commissaire::{Error, ErrorKind, Origin, Result};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -52,23 +50,6 @@ impl Stream {
             "interest",
             json!({"discard": "new", "max_msgs": MOST_STORED}),
         )
-    }
-
-    /// Lets the stream of all events never be empty: killed while it is, nats-server 2.9.10 forgets the numbers of the
-    /// last events that nobody wanted and gives them again, and a durable subscription that stood behind them would miss
-    /// as many. Nobody reads the consumer whose message it is; its name is none that a subscription can have.
-    pub(crate) async fn keep_events(link: &Link, deadline: Instant) -> Result<()> {
-        let (stream, subject) = (link.names.event_stream(), link.names.kept());
-        let keeper = Consumer::new(&stream, "=", &subject, "all", 1);
-        let what = |fault: Fault| fault.into_error(&format!("keeping the numbers of stream {stream}"));
-        match keeper.info(link, deadline).await {
-            Ok(info) if info["num_pending"].as_u64().unwrap_or(0) > 0 => return Ok(()),
-            Ok(_) => {}
-            Err(fault) if fault.is_absent() => drop(keeper.ensure(link, deadline).await?),
-            Err(fault) => return Err(what(fault)),
-        }
-        let (subject, nothing) = (Subject::from(subject), Bytes::new());
-        link.store(&subject, None, HeaderMap::new(), &nothing, deadline).await.map(drop).map_err(what)
     }
 
     /// A queue with its resting retries, or the retries of a durable subscription.
@@ -164,6 +145,11 @@ impl Consumer {
         Self { grows: true, ..Self::new(&link.names.event_stream(), name, filter, "new", MOST_IN_HAND) }
     }
 
+    /// Beside them: what is never taken.
+    pub(crate) fn kept(link: &Link, name: &str) -> Self {
+        Self::new(&link.names.event_stream(), name, &link.names.kept(), "all", MOST_IN_HAND)
+    }
+
     /// The dead letters of one origin.
     pub(crate) fn dead(link: &Link, origin: &Origin) -> Self {
         let names = &link.names;
@@ -223,15 +209,15 @@ impl Consumer {
     }
 
     /// Makes it if it is not there; the filter of a durable subscription is changed, nothing else. Returns whether it
-    /// was not there.
-    pub(crate) async fn ensure(&self, link: &Link, deadline: Instant) -> Result<bool> {
+    /// was not there, and how it is.
+    pub(crate) async fn ensure(&self, link: &Link, deadline: Instant) -> Result<(bool, Value)> {
         let what = format!("consumer {} of stream {}", self.name, self.stream);
         let (config, made) = match self.info(link, deadline).await {
             Ok(info) => {
                 let differ = self.differences(&info);
                 let only_filter = differ.iter().all(|text| text.starts_with("filter_subject "));
                 if differ.is_empty() || !(self.grows && only_filter) {
-                    return same(&what, &differ).map(|()| false);
+                    return same(&what, &differ).map(|()| (false, info));
                 }
                 (self.grown(&info), false)
             }
@@ -242,7 +228,7 @@ impl Consumer {
         let body = json!({"stream_name": self.stream, "config": config});
         let info = link.api(&asked, &body, deadline).await;
         let info = info.map_err(|fault| fault.into_error(&format!("making {what}")))?;
-        same(&what, &self.differences(&info)).map(|()| made)
+        same(&what, &self.differences(&info)).map(|()| (made, info))
     }
 }
 

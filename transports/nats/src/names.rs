@@ -43,6 +43,12 @@ impl Names {
         format!("{}.1.e.>", self.exchange)
     }
 
+    /// A subject that a filter of events covers and that no event has.
+    pub(crate) fn no_event(filter: &str) -> String {
+        let word = |word| if word == "*" || word == ">" { "=" } else { word };
+        filter.split('.').map(word).collect::<Vec<_>>().join(".")
+    }
+
     /// Beside them in their stream: what nobody takes.
     pub(crate) fn kept(&self) -> String {
         format!("{}.1.k", self.exchange)
@@ -273,6 +279,13 @@ mod tests {
         assert_eq!(covering(&["a.b.#", "a.b"]), "x.1.e.a.b.>");
         assert_eq!(covering(&["a.#", "b"]), "x.1.e.*.>");
         assert_eq!(covering(&["a._", "a"]), "x.1.e.a.>");
+    }
+
+    #[test]
+    fn what_no_event_has_is_covered_all_the_same() {
+        for (filter, subject) in [("x.1.e.a.*.b.*", "x.1.e.a.=.b.="), ("x.1.e.>", "x.1.e.=")] {
+            assert_eq!(Names::no_event(filter), subject);
+        }
     }
 
     #[test]

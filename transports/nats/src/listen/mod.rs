@@ -3,6 +3,7 @@
 mod calls;
 mod ear;
 mod hear;
+mod interest;
 mod plan;
 mod pulls;
 mod reader;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use commissaire::{Address, Error, Key, Origin, Result, Source};
 use tokio::time::Instant;
 
+use super::interest::{self, First};
 use crate::{
     bus::Core,
     declare::{Consumer, Stream},
@@ -61,13 +62,18 @@ impl Plan {
         }
     }
 
-    /// Makes sure that all is there, with the settings that we want. Returns whether something was not.
-    pub(super) async fn ensure(&self, core: &Core, deadline: Instant) -> Result<bool> {
-        let mut made = self.streams(core, deadline).await?;
-        for (_, consumer) in self.consumers(core) {
-            made |= consumer.ensure(&core.link, deadline).await?;
+    /// Makes sure that all is there, with the settings that we want. Returns whether something was not, and what is to be
+    /// acknowledged before anything else.
+    pub(super) async fn ensure(&self, core: &Core, deadline: Instant) -> Result<(bool, Option<First>)> {
+        let (mut made, mut first) = (self.streams(core, deadline).await?, None);
+        for (role, consumer) in self.consumers(core) {
+            let (new, info) = consumer.ensure(&core.link, deadline).await?;
+            made |= new;
+            if self.wanted.is_some() && role == Role::First {
+                first = First::store(&core.link, consumer, &info, deadline).await;
+            }
         }
-        Ok(made)
+        Ok((made, first))
     }
 
     /// Makes the streams.
@@ -79,7 +85,7 @@ impl Plan {
         made |= Stream::work(link, &self.spot.origin).ensure(link, deadline).await?;
         if self.wanted.is_some() {
             made |= Stream::events(link).ensure(link, deadline).await?;
-            Stream::keep_events(link, deadline).await?;
+            interest::keep(link, deadline).await?;
         }
         Ok(made)
     }

@@ -83,7 +83,7 @@ pub(super) async fn start(
         wanted.write(core, deadline).await.map_err(|fault| fault.into_error(&what))?;
         records = Some(ear::open(link, &link.names.record(&wanted.name), None, deadline).await?);
     }
-    plan.ensure(core, deadline).await?;
+    let (_, first) = plan.ensure(core, deadline).await?;
     let mut taps = Vec::new();
     for (role, consumer) in plan.consumers(core) {
         taps.push(Tap::open(link, role, &consumer, deadline).await?);
@@ -108,6 +108,9 @@ pub(super) async fn start(
         plan,
     };
     core.listening.spawn(reader.run(state));
+    if let Some(first) = first {
+        first.acknowledged(core).await;
+    }
     Ok(())
 }
 
@@ -237,7 +240,7 @@ impl Reader {
                     tracing::debug!(?fault, "a durable subscription's record was not read");
                 }
             }
-            let made = plan.ensure(&core, deadline).await?;
+            let (made, _) = plan.ensure(&core, deadline).await?;
             // Not in the way of going on.
             if unsure {
                 return Ok((made, sweep));

@@ -84,6 +84,33 @@ async fn a_server_that_is_killed_while_nothing_is_stored_gives_every_event_after
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_keeps_what_one_subscription_wants_when_another_acknowledged_more() -> Outcome
+{
+    // The server writes what was acknowledged within 100 ms; without that it would lose nothing.
+    const WRITTEN: Duration = Duration::from_millis(400);
+    let mut server = Server::nats(&[]).await?;
+    let uri = server.uri();
+    let bus = connect(&uri).await?;
+    let mut asleep = bus.subscribe(durable("asleep", "t.x"), 16).await?;
+    asleep.close();
+    assert!(asleep.next().await.is_none());
+    for n in 0..3 {
+        bus.publish(event("t.x", n.to_string())).await?;
+    }
+    let mut awake = bus.subscribe(durable("awake", "t.y"), 16).await?;
+    bus.publish(event("t.y", "seen")).await?;
+    next(&mut awake).await.ack().await?;
+    tokio::time::sleep(WRITTEN).await;
+    server.kill();
+    server.restart().await?;
+    let mut asleep = bus.subscribe(durable("asleep", "t.x"), 16).await?;
+    for n in 0..3 {
+        assert_eq!(take(&mut asleep).await, n.to_string());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_subscription_is_removed_by_one_and_a_read_one_by_none() -> Outcome {
     let server = Server::nats(&[]).await?;
     let (one, two) = (with_expiry(&server, Duration::from_secs(2)).await?, connect(&server.uri()).await?);

@@ -1,6 +1,6 @@
 //! Random programs come to what the contract says, also when the server is killed and started again in the middle.
 
-use std::{io::Write, time::Duration};
+use std::time::Duration;
 
 use commissaire::testkit::{Differential, Failure, Server, Target};
 
@@ -21,17 +21,7 @@ fn random_programs_come_to_what_the_model_says() {
     Differential { a_server: PROGRAMS_A_SERVER, ..Differential::default() }.check(nats);
 }
 
-/// An open fault: of some twenty programs one finds the stream of events without some that were confirmed before the
-/// server died (seed 16466431472507794200). So it runs only when it is asked for.
 #[test]
 fn random_programs_over_deaths_of_the_server_come_to_what_the_model_says() {
-    if std::env::var_os("COMMISSAIRE_LONG").is_none() && std::env::var_os("COMMISSAIRE_SEED").is_none() {
-        let name = "random programs over deaths of the server";
-        let _ = writeln!(
-            std::io::stderr(),
-            "{name}: excluded: a known fault: set COMMISSAIRE_SEED or COMMISSAIRE_LONG"
-        );
-        return;
-    }
     Differential::restarting().check(nats);
 }
