@@ -40,7 +40,7 @@ pub(super) struct Performance {
     pub(super) target: Arc<Target>,
     exchange: Token,
     /// How long to wait for a message that must come.
-    patience: Duration,
+    pub(super) patience: Duration,
     pub(super) buses: Vec<Arc<dyn Bus>>,
     pub(super) slots: BTreeMap<usize, Slot>,
     pub(super) hand: Vec<Held>,

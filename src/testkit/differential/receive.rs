@@ -32,7 +32,7 @@ impl Performance {
         let mut found = Vec::new();
         let mut seen = BTreeMap::new();
         while found.len() < expected.len() {
-            let next = tokio::time::timeout(self.target.bound(), graves.next_delivery()).await;
+            let next = tokio::time::timeout(self.patience, graves.next_delivery()).await;
             let Ok(Some(letter)) = next else {
                 return Err(Failure::new(format!("dead are {seen:?}, and {expected:?} were to be")));
             };
