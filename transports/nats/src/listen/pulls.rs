@@ -16,8 +16,9 @@ use crate::{
     settle::Token,
 };
 
-/// How long a request stands, and how often the server says that it does.
-const STANDS: Duration = Duration::from_secs(30);
+/// How long a request stands, and how often the server says that it does. A server that does not hear us any more, while
+/// we hear it, says so until the request ends.
+const STANDS: Duration = Duration::from_secs(17);
 const BEAT: Duration = Duration::from_secs(2);
 /// How long the server is let finish.
 const QUIET: Duration = Duration::from_secs(2);
