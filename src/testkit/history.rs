@@ -225,6 +225,7 @@ pub fn check(events: &[Event], rules: &Rules) -> Findings {
     let mut last: HashMap<u32, u64> = HashMap::new();
     let mut calls: HashMap<u64, (u64, bool)> = HashMap::new();
     let mut executed: HashMap<u64, u64> = HashMap::new();
+    let mut down = None;
     for Event { at, what } in events.iter().copied() {
         match what {
             Seen::Publish { n } => {
@@ -280,10 +281,12 @@ pub fn check(events: &[Event], rules: &Rules) -> Findings {
             Seen::Down => {
                 found.explained += in_hand.values().map(|hand| hand.len() as u64).sum::<u64>();
                 let since = at.saturating_sub(1_000_000);
-                found.explained +=
-                    told.values().filter(|known| known.settled_at.is_some_and(|t| t >= since)).count() as u64;
+                found.explained += settled_since(&told, since);
+                down.get_or_insert(at);
             }
-            Seen::Up | Seen::Gap { .. } => {}
+            // A broker that cannot write takes acknowledgements all the same.
+            Seen::Up => found.explained += down.take().map_or(0, |since| settled_since(&told, since + 1)),
+            Seen::Gap { .. } => {}
             Seen::Call { n, limit } => {
                 found.calls += 1;
                 calls.insert(n, (at + limit + rules.grace.as_micros() as u64, false));
@@ -334,6 +337,11 @@ pub fn check(events: &[Event], rules: &Rules) -> Findings {
         }
     }
     found
+}
+
+/// How many were settled then or later.
+fn settled_since(told: &HashMap<u64, Told>, since: u64) -> u64 {
+    told.values().filter(|known| known.settled_at.is_some_and(|at| at >= since)).count() as u64
 }
 
 /// What shows only when all is over.

@@ -89,6 +89,13 @@ fn duplicates_need_a_fault_that_explains_them() {
     late.extend([Event { at: 2_000_000, what: Seen::Down }, Event { at: 2_000_001, what: Seen::Up }]);
     late.extend(again.iter().map(|what| Event { at: 2_000_002, what: *what }));
     assert!(check_events(&late, &RULES()).breaches.contains_key("duplicates"));
+    // One of while the broker was down is, however long that took.
+    let mut between: Vec<Event> = whole(1).iter().map(|what| Event { at: 1, what: *what }).collect();
+    between.insert(0, Event { at: 0, what: Seen::Down });
+    between.push(Event { at: 5_000_000, what: Seen::Up });
+    between.extend(again.iter().map(|what| Event { at: 5_000_001, what: *what }));
+    let found = check_events(&between, &RULES());
+    assert!(found.well(), "{found:?}");
 }
 
 #[test]
