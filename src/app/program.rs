@@ -7,11 +7,11 @@ use futures_util::future::BoxFuture;
 use tracing::level_filters::LevelFilter;
 
 use super::{
-    Admin, DEFAULT_GRACE, Exit, Instance, Services, Start, Verbosity, find_bus, forbid_core_dumps,
+    Admin, DEFAULT_GRACE, Exit, Instance, LookFlags, Services, Start, Verbosity, find_bus, forbid_core_dumps,
     log_to_stderr, open_bus, until_told,
 };
 use crate::{
-    config::{Config, ConfigFile, Hidden, Layers},
+    config::{Config, ConfigFile, Hidden, Layers, OwnMembers},
     driver::{BusUri, Driver},
     error::{Error, Result},
 };
@@ -23,11 +23,11 @@ pub struct Program {
     pub name: &'static str,
     /// What it does, in one line.
     pub about: &'static str,
-    /// Checks the members of its own: for most, `|config| config.own::<MyMembers>().map(drop)`, and [`NoMembers`] for a
-    /// service that has none.
+    /// What can be configured beside what every service has: `OwnMembers::of::<MyMembers>()`, with [`NoMembers`] for
+    /// nothing.
     ///
     /// [`NoMembers`]: crate::config::NoMembers
-    pub check: fn(&Config) -> Result<()>,
+    pub members: OwnMembers,
     /// Starts it. Returns when it answers.
     pub start: fn(Start) -> BoxFuture<'static, Result<Box<dyn Instance>>>,
 }
@@ -51,9 +51,8 @@ struct ServiceFlags {
     /// Keep data below this directory
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Read and check the configuration, and stop: exit status 0, or 78
-    #[arg(long)]
-    check_config: bool,
+    #[command(flatten)]
+    look: LookFlags,
     #[command(flatten)]
     verbosity: Verbosity,
 }
@@ -101,8 +100,7 @@ pub fn run(program: Program, drivers: &'static [Driver]) -> ExitCode {
 
 async fn serve(program: Program, flags: &ServiceFlags, drivers: &[Driver]) -> Result<(), Arc<Error>> {
     let config = configure(program, flags)?;
-    (program.check)(&config)?;
-    if flags.check_config {
+    if flags.look.done(&config) {
         return Ok(());
     }
     let common = config.common();
@@ -133,6 +131,7 @@ fn configure(program: Program, flags: &ServiceFlags) -> Result<Config> {
         let _: BusUri = uri.0.parse()?;
     }
     Layers::new()
+        .own(program.members)
         .file(&ConfigFile::of(program.name, flags.config.clone()))?
         .environment()
         .set("bus_uri", flags.bus_uri.as_ref())

@@ -35,7 +35,6 @@ impl Services {
 
     /// Starts `program`; returns when it answers.
     pub async fn start(&mut self, program: &Program, config: Config) -> Result<()> {
-        (program.check)(&config)?;
         let start = Start {
             bus: self.bus.clone(),
             config,

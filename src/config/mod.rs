@@ -1,36 +1,48 @@
 //! Configuration in layers: defaults, file, environment, command line, each over those before it.
 //!
 //! A file is one JSON object. Hyphens in member names equal underscores, at every depth. A member that nobody knows is an
-//! error, and so is a file that was named and is not there; a default file that is not there is fine.
+//! error, and so is a file that was named and is not there; a default file that is not there is fine. Whatever is wrong is
+//! told at once, each fault with its [`Place`], and [`Config::settings`] tells of every value where it was set and what it
+//! overrode.
 
 mod actors;
+mod environment;
+mod explain;
+mod faults;
 mod file;
 mod hidden;
+mod json;
+mod layer;
+mod own;
+mod place;
 mod require;
 
 use std::{fmt, num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
 
 use figment::{
-    Figment, Profile,
-    error::Kind,
-    providers::Serialized,
+    Figment,
     value::{Dict, Value},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     actor::{Access, Identity},
     address::Token,
+    app::DEFAULT_GRACE,
     driver::{BusOptions, BusUri},
-    error::{Error, Result},
+    error::Result,
 };
 pub use actors::{AccessSection, IdentitySection, Keys};
-use file::Members;
+pub use explain::{Former, Setting, write};
+use faults::Reading;
 pub use file::{ConfigFile, parse_file};
 pub use hidden::Hidden;
+use layer::Layer;
+pub use own::{NoMembers, OwnMembers};
+pub use place::Place;
 pub use require::{Requirement, Requirements};
 
-/// The prefix of environment variables: `COMMISSAIRE_BUS_URI`.
+/// The prefix of environment variables: `COMMISSAIRE_BUS_URI`, and `COMMISSAIRE_IDENTITY__NAME` for a member of a section.
 pub const ENV_PREFIX: &str = "COMMISSAIRE_";
 
 /// The members that all programs have.
@@ -45,15 +57,15 @@ const COMMON: [&str; 9] = [
     "identity",
     "access",
 ];
-/// Those of them that are objects.
-const SECTIONS: [&str; 2] = ["identity", "access"];
-/// What the environment can set within `identity`; a section as a whole it cannot.
-const WITHIN: [(&str, &str); 2] = [("identity", "name"), ("identity", "key_file")];
 
 /// The effective configuration of one service. `Debug` shows the common members only: others may be secret.
 #[derive(Clone)]
 pub struct Config {
-    figment: Figment,
+    /// What holds, and who said so.
+    members: Dict,
+    layers: Arc<[Layer]>,
+    /// Where the members of the service's own stand, if not beside the common ones.
+    section: Option<&'static str>,
     common: Common,
     identity: Identity,
     access: Option<Arc<Access>>,
@@ -91,74 +103,114 @@ pub struct Common {
     pub access: Option<AccessSection>,
 }
 
-/// The members of a service that has none of its own: whatever else is set is an error.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NoMembers {}
-
 /// Collects the layers of a configuration. `Debug` shows none of their values.
 #[derive(Clone, Default)]
 pub struct Layers {
-    figment: Figment,
+    layers: Vec<Layer>,
+    /// The members that services have beside the common ones, some of them in a section each.
+    own: Vec<(Option<&'static str>, OwnMembers)>,
 }
 
 impl Layers {
-    /// No layers yet.
+    /// What all programs have, with its defaults.
     pub fn new() -> Self {
-        Self::default()
+        let options = BusOptions::default();
+        let defaults = Dict::from([
+            ("bus_exchange".to_owned(), Value::from(options.exchange.as_str())),
+            ("grace_seconds".to_owned(), Value::from(DEFAULT_GRACE.as_secs())),
+            ("subscription_expiry_seconds".to_owned(), Value::from(options.idle_expiry.as_secs())),
+        ]);
+        Self { layers: vec![Layer::defaults(defaults)], own: Vec::new() }
+    }
+
+    /// What one service has beside that.
+    #[must_use]
+    pub fn own(mut self, members: OwnMembers) -> Self {
+        self.layers.push(Layer::defaults(members.defaults()));
+        self.own.push((None, members));
+        self
+    }
+
+    /// What one service of several has beside that, in a section of its name.
+    #[must_use]
+    pub fn section(mut self, name: &'static str, members: OwnMembers) -> Self {
+        let defaults = members.defaults();
+        if !defaults.is_empty() {
+            self.layers.push(Layer::defaults(Dict::from([(name.to_owned(), Value::from(defaults))])));
+        }
+        self.own.push((Some(name), members));
+        self
     }
 
     /// The JSON file on top of what there is.
     pub fn file(mut self, file: &ConfigFile) -> Result<Self> {
-        if let Some(members) = file.read()? {
-            self.figment = self.figment.merge(members);
-        }
+        self.layers.extend(file.read()?);
         Ok(self)
     }
 
-    /// The environment on top: the members that all programs have. A variable that is empty counts as not set.
+    /// The environment on top. A variable that is empty counts as not set.
     #[must_use]
     pub fn environment(mut self) -> Self {
-        for member in COMMON.into_iter().filter(|member| !SECTIONS.contains(member)) {
-            let variable = format!("{ENV_PREFIX}{}", member.to_uppercase());
-            let text = std::env::var(&variable).unwrap_or_default();
-            if text.is_empty() {
-                continue;
-            }
-            // A name may look like a number; only what is one is read as one.
-            let number = member.ends_with("_seconds").then(|| text.parse::<u64>().ok()).flatten();
-            let value = number.map_or_else(|| Value::from(text), Value::from);
-            self.figment =
-                self.figment.merge(Members::new(variable, Dict::from([(member.to_owned(), value)])));
-        }
-        for (section, member) in WITHIN {
-            let variable = format!("{ENV_PREFIX}{}_{}", section.to_uppercase(), member.to_uppercase());
-            let text = std::env::var(&variable).unwrap_or_default();
-            if !text.is_empty() {
-                let value = Value::from(Dict::from([(member.to_owned(), Value::from(text))]));
-                self.figment =
-                    self.figment.merge(Members::new(variable, Dict::from([(section.to_owned(), value)])));
-            }
-        }
+        self.layers.extend(environment::layers(&self.known()));
         self
     }
 
-    /// One member on top, from the command line.
+    /// One member on top, from the option of its name on the command line.
     #[must_use]
-    pub fn set(mut self, name: &str, value: Option<impl serde::Serialize>) -> Self {
-        if let Some(value) = value {
-            self.figment = self.figment.merge(Serialized::global(name, value));
+    pub fn set(mut self, name: &str, value: Option<impl Serialize>) -> Self {
+        if let Some(value) = value.and_then(|value| Value::serialize(value).ok()) {
+            let place = Place::CommandLine { option: format!("--{}", name.replace('_', "-")) };
+            self.layers.push(Layer::one(vec![name.to_owned()], value, place));
         }
         self
     }
 
-    /// The effective configuration, keys of actors read; fails when a common member cannot be used.
+    /// The effective configuration, keys of actors read. Fails with all that cannot be used.
     pub fn load(self) -> Result<Config> {
-        let common = self.figment.extract::<Common>().map_err(|e| faults(&e, &self.figment))?;
+        let Self { layers, own } = self;
+        let known = known(&own);
+        let figment = layers.iter().cloned().fold(Figment::new(), Figment::merge);
+        let mut members: Dict = figment.extract().map_err(|e| {
+            let names: Vec<&str> = layers.iter().map(Layer::name).collect();
+            crate::error::Error::config(format!("{} do not fit together", names.join(", "))).because(e)
+        })?;
+        let mut reading = Reading::new(&layers);
+        let common = reading.read::<Common>(&mut members, None, &known);
+        for (section, own) in &own {
+            match section {
+                None => {
+                    let mut rest = members.clone();
+                    rest.retain(|name, _| !COMMON.contains(&name.as_str()));
+                    own.check(&mut reading, &mut rest, None, &known);
+                    members.extend(rest);
+                }
+                Some(_) => own.check(&mut reading, &mut members, *section, &known),
+            }
+        }
+        if own.iter().any(|(section, _)| section.is_some()) {
+            for name in members.keys().filter(|name| !known.contains(&name.as_str())) {
+                reading.wrong(std::slice::from_ref(name), &faults::unknown(name, &known));
+            }
+        }
+        reading.end()?;
+        let common = common.unwrap_or_default();
         let identity = common.identity.load()?;
         let access = common.access.as_ref().map(AccessSection::load).transpose()?.map(Arc::new);
-        Ok(Config { figment: self.figment, common, identity, access })
+        Ok(Config { members, layers: layers.into(), section: None, common, identity, access })
     }
+
+    fn known(&self) -> Vec<&'static str> {
+        known(&self.own)
+    }
+}
+
+/// All names that may stand at the top.
+fn known(own: &[(Option<&'static str>, OwnMembers)]) -> Vec<&'static str> {
+    let own = own.iter().flat_map(|(section, members)| match section {
+        Some(section) => std::slice::from_ref(section),
+        None => members.names(),
+    });
+    COMMON.iter().chain(own).copied().collect()
 }
 
 impl Config {
@@ -167,13 +219,30 @@ impl Config {
         &self.common
     }
 
+    /// The same for the service whose members stand in the section `name`.
+    #[must_use]
+    pub fn of(&self, name: &'static str) -> Self {
+        Self { section: Some(name), ..self.clone() }
+    }
+
     /// The members of the service's own, as a `T`. With `deny_unknown_fields` on `T`, unknown members are errors.
     pub fn own<T: DeserializeOwned>(&self) -> Result<T> {
-        let mut members: Dict = self.figment.extract().map_err(|e| faults(&e, &self.figment))?;
-        members.retain(|name, _| !COMMON.contains(&name.as_str()));
-        Figment::from(Serialized::from(Value::from(members), Profile::Default))
-            .extract()
-            .map_err(|e| faults(&e, &self.figment))
+        let mut members = self.members.clone();
+        if self.section.is_none() {
+            members.retain(|name, _| !COMMON.contains(&name.as_str()));
+        }
+        let mut reading = Reading::new(&self.layers);
+        let read = reading.read(&mut members, self.section, &COMMON);
+        match (reading.end(), read) {
+            (Ok(()), Some(read)) => Ok(read),
+            (Err(error), _) => Err(error),
+            (Ok(()), None) => Err(crate::error::Error::config("the service's members cannot be read")),
+        }
+    }
+
+    /// Every value that holds, in the order of their names, with where it was set and what it overrode. Secrets are hidden.
+    pub fn settings(&self) -> Vec<Setting> {
+        explain::settings(&self.members, &self.layers)
     }
 
     /// With what the bus is connected, beside its URI.
@@ -203,28 +272,6 @@ impl fmt::Debug for Config {
 
 impl fmt::Debug for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let layers: Vec<String> = self.figment.metadata().map(|layer| layer.name.to_string()).collect();
-        f.debug_tuple("Layers").field(&layers).finish()
+        f.debug_list().entries(self.layers.iter().map(Layer::name)).finish()
     }
-}
-
-/// All faults that figment found, each with its member and the layer of `figment` that set it, never with the value.
-fn faults(error: &figment::Error, figment: &Figment) -> Error {
-    let texts: Vec<String> = error.clone().into_iter().map(|fault| text(&fault, figment)).collect();
-    Error::config(format!("the configuration cannot be used: {}", texts.join("; ")))
-}
-
-fn text(fault: &figment::Error, figment: &Figment) -> String {
-    let (member, problem) = match &fault.kind {
-        Kind::UnknownField(name, []) => (name.clone(), "is not known here".to_owned()),
-        Kind::UnknownField(name, known) => {
-            (name.clone(), format!("is not known here: known are {}", known.join(", ")))
-        }
-        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
-            (fault.path.join("."), format!("must be {expected}"))
-        }
-        kind => (fault.path.join("."), kind.to_string()),
-    };
-    let layer = figment.find_metadata(&member).map(|found| format!(" ({})", found.name)).unwrap_or_default();
-    if member.is_empty() { problem } else { format!("member {member:?}{layer}: {problem}") }
 }

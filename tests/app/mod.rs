@@ -1,5 +1,6 @@
 //! What every program does, over `memory://`.
 
+mod config;
 mod expiry;
 mod letters;
 

@@ -12,7 +12,6 @@ pub mod client;
 pub mod event;
 pub mod fault;
 pub mod model;
-pub mod nearest;
 pub mod record;
 pub mod storage;
 

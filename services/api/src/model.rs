@@ -1,13 +1,11 @@
 //! Models: what each kind of record holds, as data.
 
+use commissaire::nearest;
 use serde_json::{Map, Value};
 
-use crate::{
-    nearest::nearest,
-    record::{
-        CLUSTER, CLUSTER_DEPLOY, CLUSTER_RESTART, CLUSTER_UPGRADE, CONTAINER_MANAGER_CONFIG, HOST,
-        HOST_CREDS, HOST_STATUS, NETWORK, WATCHER_RECORD,
-    },
+use crate::record::{
+    CLUSTER, CLUSTER_DEPLOY, CLUSTER_RESTART, CLUSTER_UPGRADE, CONTAINER_MANAGER_CONFIG, HOST, HOST_CREDS,
+    HOST_STATUS, NETWORK, WATCHER_RECORD,
 };
 
 /// All models.

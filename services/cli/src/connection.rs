@@ -25,9 +25,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// The environment, with the options over it.
-    pub(crate) fn layers(&self) -> Layers {
-        Layers::new()
+    /// The environment over `layers`, and over that the options.
+    pub(crate) fn over(&self, layers: Layers) -> Layers {
+        layers
             .environment()
             .set("bus_uri", self.bus_uri.as_ref())
             .set("bus_exchange", self.bus_exchange.as_ref())
@@ -42,7 +42,7 @@ impl Connection {
     /// The bus that is meant, and with what else it is connected.
     pub(crate) fn target(&self) -> Result<(BusUri, Config)> {
         self.check()?;
-        let config = self.layers().load()?;
+        let config = self.over(Layers::new()).load()?;
         let uri = match &config.common().bus_uri {
             Some(uri) => uri.clone(),
             None => find_bus()?,

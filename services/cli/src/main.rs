@@ -1,6 +1,7 @@
 //! The `commissaire` program: runs the services, and talks to them from the shell.
 
 mod call;
+mod config;
 mod connection;
 mod dlq;
 mod doctor;
@@ -55,6 +56,7 @@ enum Command {
     Dlq(dlq::Dlq),
     Subscription(subscription::Subscription),
     Doctor(doctor::Doctor),
+    Config(config::Configuration),
 }
 
 /// How a command went wrong.
@@ -110,6 +112,7 @@ fn run(command: Command) -> Result<(), Failed> {
             Command::Dlq(dlq) => dlq.run().await,
             Command::Subscription(subscription) => subscription.run().await,
             Command::Doctor(doctor) => doctor.run().await,
+            Command::Config(config) => config.run(),
         }
     });
     // A task that reads a terminal must not keep the program.

@@ -12,15 +12,16 @@ use clap::Args;
 use commissaire::{
     BusUri, Error, Result,
     app::{
-        Admin, BUS_SOCKET, DEFAULT_GRACE, Program, Services, announce_bus, open_bus, state_dir, until_told,
-        withdraw_bus,
+        Admin, BUS_SOCKET, DEFAULT_GRACE, LookFlags, Program, Services, announce_bus, open_bus, state_dir,
+        until_told, withdraw_bus,
     },
+    config::{ConfigFile, Layers},
 };
 
 use crate::{Failed, connection::Connection};
 
 /// Every service that there is, in the order of their start.
-const PROGRAMS: &[Program] = &[commissaire_storage::PROGRAM, commissaire_simple::PROGRAM];
+pub(crate) const PROGRAMS: &[Program] = &[commissaire_storage::PROGRAM, commissaire_simple::PROGRAM];
 
 /// Run all services in one process
 #[derive(Debug, Args)]
@@ -38,6 +39,11 @@ pub(crate) struct Up {
     /// Serve /healthz, /readyz and /metrics on this address (127.0.0.1:9100) or socket path
     #[arg(long, value_name = "ADDR|SOCKET")]
     admin: Option<String>,
+    /// Read this JSON file instead of /etc/commissaire/up.conf; what one service has of its own stands below its name
+    #[arg(short, long, visible_alias = "config-file", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    look: LookFlags,
     #[command(flatten)]
     connection: Connection,
 }
@@ -46,18 +52,18 @@ impl Up {
     pub(crate) async fn run(self) -> Result<(), Failed> {
         let programs = chosen(&self.only)?;
         self.connection.check()?;
-        let layers = self
-            .connection
-            .layers()
-            .set("admin", self.admin.as_ref())
-            .set("data_dir", self.data_dir.as_ref());
-        let layers = match layers.clone().load()?.common().data_dir {
-            Some(_) => layers,
-            None => layers.set("data_dir", Some(state_dir()?)),
-        };
-        let config = layers.load()?;
+        let layers = layers(PROGRAMS, self.config)?;
+        let layers = self.connection.over(layers);
+        let config =
+            layers.set("admin", self.admin.as_ref()).set("data_dir", self.data_dir.as_ref()).load()?;
+        if self.look.done(&config) {
+            return Ok(());
+        }
         let common = config.common();
-        let dir = common.data_dir.clone().unwrap_or_default();
+        let dir = match &common.data_dir {
+            Some(dir) => dir.clone(),
+            None => state_dir()?,
+        };
         make_private(&dir)?;
         let socket =
             std::path::absolute(dir.join(BUS_SOCKET)).map_err(|e| Error::config("--data-dir").because(e))?;
@@ -75,7 +81,7 @@ impl Up {
             None => None,
         };
         for program in &programs {
-            services.start(program, config.clone()).await?;
+            services.start(program, config.of(program.name)).await?;
             say(&format!("{} ready", program.name));
         }
         if shared && let Err(error) = announce_bus(&socket) {
@@ -93,6 +99,13 @@ impl Up {
             Failed::Said((&*error).into())
         })
     }
+}
+
+/// The layers of a configuration of several services, up to the file; the environment is not among them.
+pub(crate) fn layers(programs: &[Program], file: Option<PathBuf>) -> Result<Layers> {
+    let layers = Layers::new();
+    let all = programs.iter().fold(layers, |all, program| all.section(program.name, program.members));
+    all.file(&ConfigFile::of("up", file))
 }
 
 /// The programs that were asked for, in the order of their start.

@@ -6,7 +6,7 @@ mod handlers;
 use commissaire::{
     Service,
     app::{Instance, Program, Start},
-    config::NoMembers,
+    config::{NoMembers, OwnMembers},
     layer::Traced,
 };
 pub use contract::{Add, Sum, WordyAdd};
@@ -15,7 +15,7 @@ pub use contract::{Add, Sum, WordyAdd};
 pub const PROGRAM: Program = Program {
     name: "simple",
     about: "The example service: adds numbers",
-    check: |config| config.own::<NoMembers>().map(drop),
+    members: OwnMembers::of::<NoMembers>(),
     start: |start: Start| {
         Box::pin(async move {
             let running = service().metrics(start.metrics).start(start.bus).await?;

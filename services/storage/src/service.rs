@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use commissaire::{
     Bus, Error, Metrics, Result, Running,
     app::{Failure, Instance, Program},
+    config::OwnMembers,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
@@ -23,7 +24,7 @@ use crate::{
 pub const PROGRAM: Program = Program {
     name: "storage",
     about: "Keeps the records of Commissaire in an embedded store, tells what changed, and lends leases",
-    check: |config| config.own::<Members>().map(drop),
+    members: OwnMembers::of::<Members>(),
     start: |begin| {
         Box::pin(async move {
             let config = StorageConfig::read(&begin)?;

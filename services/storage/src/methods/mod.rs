@@ -67,7 +67,7 @@ fn listed(name: &str) -> Result<&'static Model, RpcError> {
 
 fn unknown(name: &str, known: &[&str]) -> RpcError {
     let shown: String = name.chars().take(64).collect();
-    let near = commissaire_api::nearest::nearest(name, known.iter().copied());
+    let near = commissaire::nearest(name, known.iter().copied());
     let near = near.map_or_else(String::new, |near| format!(": did you mean {near}?"));
     faulty("model_type_name", format!("{shown:?} is unknown{near} (known are {})", known.join(", ")))
 }

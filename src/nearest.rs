@@ -4,7 +4,7 @@
 /// characters, and two at least, typed wrongly.
 ///
 /// ```
-/// use commissaire_api::nearest::nearest;
+/// use commissaire::nearest;
 /// assert_eq!(nearest("adress", ["address", "status"]), Some("address"));
 /// assert_eq!(nearest("colour", ["address", "status"]), None);
 /// ```
