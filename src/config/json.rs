@@ -198,7 +198,7 @@ mod tests {
     fn the_names_of_actors_and_loggers_are_kept() {
         let text = r#"{"access": {"allow-x": {"a-b": []}}, "logging": {"handlers": {"my-file": {"backup-count": 1}}}}"#;
         assert_eq!(place(text, &["access", "allow_x", "a-b"]), "f:1:25");
-        assert_eq!(place(text, &["logging", "handlers", "my-file", "backup_count"]), "f:1:79");
+        assert_eq!(place(text, &["logging", "handlers", "my-file", "backup_count"]), "f:1:75");
     }
 
     #[test]
