@@ -196,7 +196,8 @@ async fn a_thousand_calls_leave_no_key_behind() -> Outcome {
     let mut queue = service.subscribe(jobs(), 4).await?;
     let answering = service.clone();
     let server_side = tokio::spawn(async move {
-        while let Some(call) = calls.next_delivery().await {
+        for _ in 0..1000 {
+            let call = next(&mut calls).await;
             let reply = Message::new(Address::Inbox(inbox), call.message().body().clone()).unwrap();
             answering.publish(reply).await.unwrap();
             call.ack().await.unwrap();
@@ -205,17 +206,18 @@ async fn a_thousand_calls_leave_no_key_behind() -> Outcome {
     for n in 0..1000 {
         let call = Message::new(Address::Service(key("svc.m")), n.to_string())?.with_ttl(LIMIT);
         client.publish(call).await?;
-        if n % 16 == 15 {
-            for _ in 0..16 {
+        if n % 8 == 7 {
+            for _ in 0..8 {
                 next(&mut replies).await.ack().await?;
             }
         }
     }
     client.publish(job("a")).await?;
     next(&mut queue).await.ack().await?;
+    // It has acknowledged the last call only after its answer was there.
+    within("the service ends", LIMIT, server_side).await??;
     service.close().await?;
     client.close().await?;
-    within("the service ends", LIMIT, server_side).await??;
     let left = order(&server, &["KEYS", "*"]).await;
     let Value::Array(left) = left else { panic!("{left:?}") };
     let left: Vec<String> = left.into_iter().map(|key| redis::from_redis_value(key).unwrap()).collect();
