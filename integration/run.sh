@@ -12,6 +12,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # What the tests start: the program, the Debian package that has it, the services that the package would start.
 needed=(
     "cc              gcc libc6-dev   -"
+    "protoc          protobuf-compiler libprotobuf-dev -"
+    "python3         python3         -"
+    "systemd-analyze systemd         -"
+    "etcd            etcd-server     etcd.service"
     "openssl         openssl         -"
     "setpriv         util-linux      -"
     "strace          strace          -"

@@ -49,6 +49,7 @@ pub mod contract;
 pub mod handler;
 pub mod jsonrpc;
 pub mod layer;
+pub mod logging;
 pub mod metrics;
 pub mod service;
 pub mod trace;

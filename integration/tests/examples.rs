@@ -57,7 +57,7 @@ async fn what_no_service_knows_is_refused_with_its_place() -> Outcome {
 }
 
 /// What a program printed of one member, as `VALUE from PLACE over VALUE from PLACE`, the folder of `place` cut out.
-fn told(place: &Place, out: &str, member: &str) -> Outcome<String> {
+pub(crate) fn told(place: &Place, out: &str, member: &str) -> Outcome<String> {
     for line in out.lines() {
         let setting: Value = serde_json::from_str(line).map_err(std::io::Error::from)?;
         let names: Vec<&str> =
@@ -74,7 +74,7 @@ fn told(place: &Place, out: &str, member: &str) -> Outcome<String> {
 
 fn shown(setting: &Value) -> String {
     let from = &setting["from"];
-    let words = ["file", "line", "variable", "option"].map(|name| match &from[name] {
+    let words = ["file", "key", "revision", "line", "variable", "option"].map(|name| match &from[name] {
         Value::String(text) => format!(" {text}"),
         Value::Null => String::new(),
         other => format!(" {other}"),

@@ -33,7 +33,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Health {
     metrics: Metrics,
-    connection: ConnectionWatch,
+    connection: Arc<Mutex<ConnectionWatch>>,
     watched: Arc<Mutex<Vec<(&'static str, Held)>>>,
 }
 
@@ -47,7 +47,13 @@ pub struct Admin {
 impl Health {
     /// Knows no service yet, and so is not ready.
     pub(super) fn new(metrics: Metrics, connection: ConnectionWatch) -> Self {
-        Self { metrics, connection, watched: Arc::default() }
+        Self { metrics, connection: Arc::new(Mutex::new(connection)), watched: Arc::default() }
+    }
+
+    /// Knows no service any more, and is about this connection from now on.
+    pub(super) fn begin_again(&self, connection: ConnectionWatch) {
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Watches `instance` under `name`; one that was taken out is not ready.
@@ -66,7 +72,7 @@ impl Health {
 
     /// Whether the bus is connected now, and if not, why. Also brings the gauge up to date.
     pub fn connection(&self) -> Connection {
-        let connection = self.connection.now();
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner).now();
         self.metrics.set_connected(connection == Connection::Up);
         connection
     }

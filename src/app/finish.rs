@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use crate::{
+    config::Config,
     error::{Error, ErrorKind, Result},
     service::Running,
 };
@@ -18,6 +19,12 @@ use crate::{
 pub trait Instance: Send + Sync {
     /// Whether it really consumes, everything it should.
     fn is_ready(&self) -> bool;
+    /// Takes over what it can, while it runs, of a configuration in which these members of its own have changed. Returns
+    /// those that it did not take over: they hold after a restart.
+    fn reconfigure(&self, config: &Config, changed: &[String]) -> Vec<String> {
+        let _ = config;
+        changed.to_vec()
+    }
     /// Takes nothing new, finishes what was begun within `grace`, and ends.
     async fn finish(self: Box<Self>, grace: Duration);
 }

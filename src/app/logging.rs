@@ -1,9 +1,10 @@
-//! The log: lines on standard error.
+//! How much a program says.
 
-use std::io::{self, IsTerminal};
-
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use crate::{
+    config::Config,
+    error::Result,
+    logging::{Level, Logging, LoggingSection, install},
+};
 
 /// How much a program says.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
@@ -17,25 +18,32 @@ pub struct Verbosity {
 }
 
 impl Verbosity {
-    fn level(self, usual: LevelFilter) -> LevelFilter {
-        match (self.quiet, self.verbose) {
-            (true, _) => LevelFilter::ERROR,
-            (false, 0) => usual,
-            (false, 1) => usual.max(LevelFilter::INFO),
-            (false, 2) => LevelFilter::DEBUG,
-            (false, _) => LevelFilter::TRACE,
+    /// Starts the log of this program, on standard error. Where nothing else is said it tells what is `usual`.
+    pub fn start(self, usual: Level) {
+        if let Ok(logging) = Logging::new(&LoggingSection::default(), usual, self.libraries()) {
+            install(self.over(logging));
         }
     }
-}
 
-/// Starts the log of this program. Libraries beside ours are heard only with `-v`, and then only when something failed:
-/// what matters of that we say ourselves (an AMQP client takes it for an error that a queue is not there), and what they say
-/// at other levels may hold what must not be logged (it warns of each message that came back, with its body).
-pub fn log_to_stderr(verbosity: Verbosity, usual: LevelFilter) {
-    let level = verbosity.level(usual);
-    let libraries = if verbosity.verbose > 0 { LevelFilter::ERROR } else { LevelFilter::OFF };
-    let targets = Targets::new().with_default(libraries).with_target("commissaire", level);
-    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
-    // A second start in one process changes nothing: the first log stays.
-    let _ = tracing_subscriber::registry().with(targets).with(lines).try_init();
+    /// The log that `config` asks for, its files open, to be [installed](install). Where it says nothing else, that tells
+    /// what is `usual`.
+    pub(super) fn logging(self, config: &Config, usual: Level) -> Result<Logging> {
+        Ok(self.over(config.logging(usual, self.libraries())?))
+    }
+
+    /// Libraries beside ours are heard only with `-v`, and then only when something failed: an AMQP client takes it for an
+    /// error that a queue is not there, and it warns of each message that came back, with its body.
+    fn libraries(self) -> Level {
+        if self.verbose > 0 { Level::ERROR } else { Level::NONE }
+    }
+
+    fn over(self, logging: Logging) -> Logging {
+        match (self.quiet, self.verbose) {
+            (true, _) => logging.root_at(Level::ERROR),
+            (false, 0) => logging,
+            (false, 1) => logging.root_at_least(Level::INFO),
+            (false, 2) => logging.root_at_least(Level::DEBUG),
+            (false, _) => logging.root_at_least(Level::TRACE),
+        }
+    }
 }

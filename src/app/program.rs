@@ -2,18 +2,16 @@
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use futures_util::future::BoxFuture;
-use tracing::level_filters::LevelFilter;
 
-use super::{
-    Admin, DEFAULT_GRACE, Exit, Instance, LookFlags, Services, Start, Verbosity, find_bus, forbid_core_dumps,
-    log_to_stderr, open_bus, until_told,
-};
+use super::{Exit, Host, Instance, LookFlags, Start, Verbosity, find_bus, forbid_core_dumps, serve};
 use crate::{
-    config::{Config, ConfigFile, Hidden, Layers, OwnMembers},
+    config::{Config, ConfigFile, EtcdKey, Hidden, Layers, OwnMembers},
     driver::{BusUri, Driver},
     error::{Error, Result},
+    logging::Level,
 };
 
 /// A service as a program, and as a part of `commissaire up`.
@@ -51,6 +49,9 @@ struct ServiceFlags {
     /// Keep data below this directory
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Do not start without the key /commissaire/config/NAME of the etcd that ETCD_MACHINES names
+    #[arg(long)]
+    require_etcd: bool,
     #[command(flatten)]
     look: LookFlags,
     #[command(flatten)]
@@ -78,7 +79,7 @@ pub fn run(program: Program, drivers: &'static [Driver]) -> ExitCode {
                 return if error.use_stderr() { Exit::Usage.into() } else { Exit::Well.into() };
             }
         };
-    log_to_stderr(flags.verbosity, LevelFilter::INFO);
+    flags.verbosity.start(Level::INFO);
     forbid_core_dumps();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -87,7 +88,7 @@ pub fn run(program: Program, drivers: &'static [Driver]) -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let ended = runtime.block_on(serve(program, &flags, drivers));
+    let ended = runtime.block_on(begin(program, flags, drivers));
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(()) => Exit::Well.into(),
@@ -98,47 +99,80 @@ pub fn run(program: Program, drivers: &'static [Driver]) -> ExitCode {
     }
 }
 
-async fn serve(program: Program, flags: &ServiceFlags, drivers: &[Driver]) -> Result<(), Arc<Error>> {
-    let config = configure(program, flags)?;
-    if flags.look.done(&config) {
-        return Ok(());
-    }
-    let common = config.common();
-    let uri = match &common.bus_uri {
-        Some(uri) => uri.clone(),
-        None => find_bus()?,
-    };
-    let client_name = format!("commissaire-{}", program.name);
-    let bus = open_bus(&uri, &config, &client_name, drivers).await?;
-    let mut services = Services::new(bus, &config);
-    // From here on a signal ends it in order: calls are answered before the start is over.
-    let told = until_told(services.failure())?;
-    let admin = match &common.admin {
-        Some(place) => Some(Admin::serve(place, services.health().clone()).await?),
-        None => None,
-    };
-    services.start(&program, config.clone()).await?;
-    let exchange = config.bus_options(&client_name).exchange;
-    tracing::info!(service = program.name, bus = %uri, %exchange, "ready");
-    let told = told.await;
-    services.finish(common.grace_seconds.map_or(DEFAULT_GRACE, Duration::from_secs)).await?;
-    drop(admin);
-    told
+/// The program of one service.
+struct Alone {
+    program: Program,
+    flags: ServiceFlags,
+    drivers: &'static [Driver],
+    etcd: Option<EtcdKey>,
 }
 
-fn configure(program: Program, flags: &ServiceFlags) -> Result<Config> {
-    if let Some(uri) = &flags.bus_uri {
-        let _: BusUri = uri.0.parse()?;
+async fn begin(program: Program, flags: ServiceFlags, drivers: &'static [Driver]) -> Result<(), Arc<Error>> {
+    let etcd = EtcdKey::from_env(program.name, flags.require_etcd)?;
+    let alone = Alone { program, flags, drivers, etcd };
+    let config = alone.load().await?;
+    if alone.flags.look.done(&config) {
+        return Ok(());
     }
-    Layers::new()
-        .own(program.members)
-        .file(&ConfigFile::of(program.name, flags.config.clone()))?
-        .environment()
-        .set("bus_uri", flags.bus_uri.as_ref())
-        .set("bus_exchange", flags.bus_exchange.as_ref())
-        .set("admin", flags.admin.as_ref())
-        .set("data_dir", flags.data_dir.as_ref())
-        .load()
+    serve(&alone, config).await
+}
+
+#[async_trait]
+impl Host for Alone {
+    fn client_name(&self) -> String {
+        format!("commissaire-{}", self.program.name)
+    }
+
+    fn programs(&self) -> &[Program] {
+        std::slice::from_ref(&self.program)
+    }
+
+    fn drivers(&self) -> &'static [Driver] {
+        self.drivers
+    }
+
+    fn verbosity(&self) -> Verbosity {
+        self.flags.verbosity
+    }
+
+    fn usual_level(&self) -> Level {
+        Level::INFO
+    }
+
+    fn etcd(&self) -> Option<&EtcdKey> {
+        self.etcd.as_ref()
+    }
+
+    async fn load(&self) -> Result<Config> {
+        if let Some(uri) = &self.flags.bus_uri {
+            let _: BusUri = uri.0.parse()?;
+        }
+        let layers = Layers::new()
+            .own(self.program.members)
+            .file(&ConfigFile::of(self.program.name, self.flags.config.clone()))?;
+        layers
+            .etcd(self.etcd.as_ref())
+            .await?
+            .environment()
+            .set("bus_uri", self.flags.bus_uri.as_ref())
+            .set("bus_exchange", self.flags.bus_exchange.as_ref())
+            .set("admin", self.flags.admin.as_ref())
+            .set("data_dir", self.flags.data_dir.as_ref())
+            .load()
+    }
+
+    fn bus(&self, config: &Config) -> Result<BusUri> {
+        config.common().bus_uri.clone().map_or_else(find_bus, Ok)
+    }
+
+    fn ready(&self, _: &'static str) {}
+
+    fn all_ready(&self, config: &Config, uri: &BusUri) {
+        let exchange = config.bus_options("").exchange;
+        tracing::info!(service = self.program.name, bus = %uri, %exchange, "ready");
+    }
+
+    fn leaving(&self, _: &Config) {}
 }
 
 impl std::fmt::Debug for Program {

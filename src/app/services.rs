@@ -19,7 +19,7 @@ pub struct Services {
     metrics: Metrics,
     health: Health,
     failure: Failure,
-    running: Vec<Held>,
+    running: Vec<(&'static str, Held)>,
     expiry: Expiry,
 }
 
@@ -43,7 +43,39 @@ impl Services {
         };
         let held: Held = Arc::new(Mutex::new(Some((program.start)(start).await?)));
         self.health.watch(program.name, held.clone());
-        self.running.push(held);
+        self.running.push((program.name, held));
+        Ok(())
+    }
+
+    /// Lets them take over what they can of `config`, in which the members at the top that are `changed` have changed.
+    /// Returns the members that were not taken over.
+    pub(super) fn reconfigure(&self, config: &Config, changed: &[String]) -> Vec<String> {
+        let mut left = Vec::new();
+        for (name, held) in &self.running {
+            let config = config.of(name);
+            let own = config.own_of(changed);
+            if own.is_empty() {
+                continue;
+            }
+            if let Some(instance) = &*held.lock().unwrap_or_else(PoisonError::into_inner) {
+                left.extend(instance.reconfigure(&config, &own));
+            }
+        }
+        left
+    }
+
+    /// Ends them, the last one first, all within `grace`, and leaves the bus; none is there then, on `bus`.
+    pub(super) async fn move_to(
+        &mut self,
+        bus: Arc<dyn Bus>,
+        config: &Config,
+        grace: Duration,
+    ) -> Result<()> {
+        let expiry = Expiry::watch(bus.clone(), config.idle_expiry());
+        let expiry = std::mem::replace(&mut self.expiry, expiry);
+        let old = std::mem::replace(&mut self.bus, bus);
+        finish(old, std::mem::take(&mut self.running), expiry, grace).await?;
+        self.health.begin_again(self.bus.connection());
         Ok(())
     }
 
@@ -59,16 +91,25 @@ impl Services {
 
     /// Ends them, the last one first, all within `grace`, and leaves the bus.
     pub async fn finish(self, grace: Duration) -> Result<()> {
-        let end = from_now(grace);
-        for held in self.running.into_iter().rev() {
-            let instance = held.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(instance) = instance {
-                instance.finish(end.saturating_duration_since(Instant::now())).await;
-            }
-        }
-        self.expiry.finish(end.saturating_duration_since(Instant::now())).await;
-        self.bus.close().await
+        finish(self.bus, self.running, self.expiry, grace).await
     }
+}
+
+async fn finish(
+    bus: Arc<dyn Bus>,
+    running: Vec<(&'static str, Held)>,
+    expiry: Expiry,
+    grace: Duration,
+) -> Result<()> {
+    let end = from_now(grace);
+    for (_, held) in running.into_iter().rev() {
+        let instance = held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(instance) = instance {
+            instance.finish(end.saturating_duration_since(Instant::now())).await;
+        }
+    }
+    expiry.finish(end.saturating_duration_since(Instant::now())).await;
+    bus.close().await
 }
 
 impl std::fmt::Debug for Services {

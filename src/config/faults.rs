@@ -107,7 +107,9 @@ impl<'l> Reading<'l> {
                 unknown(name, &all)
             }
             Kind::UnknownVariant(_, here) => format!("must be one of {}", here.join(", ")),
-            Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => format!("must be {expected}"),
+            Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
+                format!("must be {}", in_words(&expected.to_string()))
+            }
             Kind::MissingField(name) => format!("lacks {name:?}"),
             Kind::Message(text) => text.clone(),
             kind => kind.to_string(),
@@ -128,6 +130,22 @@ impl<'l> Reading<'l> {
         let json: serde_json::Value = serde_json::from_str(value.as_str()?).ok()?;
         let read = Value::serialize(json).ok()?;
         read.as_str().is_none().then_some(read)
+    }
+}
+
+/// What serde calls a type, as people do.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" | "u64" | "usize" => "a whole number, not below 0",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" | "str" | "path string" => "a text",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        other => other.strip_prefix("struct ").map_or(other, |_| "an object"),
     }
 }
 

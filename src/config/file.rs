@@ -3,9 +3,8 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
-
-use figment::value::Dict;
 
 use super::{Place, json, layer::Layer};
 use crate::error::{Error, Result};
@@ -35,7 +34,7 @@ impl ConfigFile {
         };
         let standard_input = path == Path::new("-");
         let file = if standard_input { "standard input".to_owned() } else { path.display().to_string() };
-        let text = if standard_input { io::read_to_string(io::stdin()) } else { fs::read_to_string(path) };
+        let text = if standard_input { read_standard_input() } else { fs::read_to_string(path) };
         match text {
             Ok(text) => parse(&file, &text).map(Some),
             Err(e) if e.kind() == io::ErrorKind::NotFound && !must => Ok(None),
@@ -44,13 +43,19 @@ impl ConfigFile {
     }
 }
 
-/// The members that a file of this text sets: one JSON object, hyphens in names taken as underscores, but for the names
-/// of actors, of routing keys and of loggers.
-pub fn parse_file(file: &str, text: &str) -> Result<Dict> {
-    Ok(parse(file, text)?.into_members())
+/// All of it; from the second time on, what it was.
+fn read_standard_input() -> io::Result<String> {
+    static READ: OnceLock<String> = OnceLock::new();
+    if let Some(text) = READ.get() {
+        return Ok(text.clone());
+    }
+    let text = io::read_to_string(io::stdin())?;
+    Ok(READ.get_or_init(|| text).clone())
 }
 
-fn parse(file: &str, text: &str) -> Result<Layer> {
+/// What a file of this text sets: one JSON object, hyphens in names taken as underscores, but for the names of actors, of
+/// routing keys and of loggers.
+pub(super) fn parse(file: &str, text: &str) -> Result<Layer> {
     let place = |line, column| Place::File { file: file.to_owned(), line, column };
     json::parse(&format!("configuration file {file}"), text, place)
 }

@@ -38,11 +38,6 @@ impl Layer {
         Self::new("default", members, BTreeMap::from([(Path::new(), Place::Default)]))
     }
 
-    /// All that it sets.
-    pub(super) fn into_members(self) -> Dict {
-        self.members
-    }
-
     /// Its name, for errors and logs.
     pub(super) fn name(&self) -> &str {
         &self.name

@@ -1,4 +1,4 @@
-//! Configuration in layers: defaults, file, environment, command line, each over those before it.
+//! Configuration in layers: defaults, file, etcd, environment, command line, each over those before it.
 //!
 //! A file is one JSON object. Hyphens in member names equal underscores, at every depth. A member that nobody knows is an
 //! error, and so is a file that was named and is not there; a default file that is not there is fine. Whatever is wrong is
@@ -7,6 +7,11 @@
 
 mod actors;
 mod environment;
+#[cfg(feature = "etcd")]
+mod etcd;
+#[cfg(not(feature = "etcd"))]
+#[path = "no_etcd.rs"]
+mod etcd;
 mod explain;
 mod faults;
 mod file;
@@ -31,11 +36,13 @@ use crate::{
     app::DEFAULT_GRACE,
     driver::{BusOptions, BusUri},
     error::Result,
+    logging::{self, Level, Logging, LoggingSection},
 };
 pub use actors::{AccessSection, IdentitySection, Keys};
+pub use etcd::EtcdKey;
 pub use explain::{Former, Setting, write};
 use faults::Reading;
-pub use file::{ConfigFile, parse_file};
+pub use file::ConfigFile;
 pub use hidden::Hidden;
 use layer::Layer;
 pub use own::{NoMembers, OwnMembers};
@@ -46,7 +53,7 @@ pub use require::{Requirement, Requirements};
 pub const ENV_PREFIX: &str = "COMMISSAIRE_";
 
 /// The members that all programs have.
-const COMMON: [&str; 9] = [
+const COMMON: [&str; 11] = [
     "bus_uri",
     "bus_exchange",
     "require",
@@ -56,6 +63,8 @@ const COMMON: [&str; 9] = [
     "subscription_expiry_seconds",
     "identity",
     "access",
+    "logging",
+    "debug",
 ];
 
 /// The effective configuration of one service. `Debug` shows the common members only: others may be secret.
@@ -64,6 +73,8 @@ pub struct Config {
     /// What holds, and who said so.
     members: Dict,
     layers: Arc<[Layer]>,
+    /// The services whose own members stand in a section each.
+    sections: Arc<[&'static str]>,
     /// Where the members of the service's own stand, if not beside the common ones.
     section: Option<&'static str>,
     common: Common,
@@ -101,6 +112,12 @@ pub struct Common {
     /// Whom its services know, and what they let them ask for; without it everybody may ask for everything.
     #[serde(default)]
     pub access: Option<AccessSection>,
+    /// Which events go where.
+    #[serde(default)]
+    pub logging: LoggingSection,
+    /// Whether more is told than what matters, where `logging` does not say otherwise.
+    #[serde(default)]
+    pub debug: bool,
 }
 
 /// Collects the layers of a configuration. `Debug` shows none of their values.
@@ -119,6 +136,7 @@ impl Layers {
             ("bus_exchange".to_owned(), Value::from(options.exchange.as_str())),
             ("grace_seconds".to_owned(), Value::from(DEFAULT_GRACE.as_secs())),
             ("subscription_expiry_seconds".to_owned(), Value::from(options.idle_expiry.as_secs())),
+            ("debug".to_owned(), Value::from(false)),
         ]);
         Self { layers: vec![Layer::defaults(defaults)], own: Vec::new() }
     }
@@ -145,6 +163,21 @@ impl Layers {
     /// The JSON file on top of what there is.
     pub fn file(mut self, file: &ConfigFile) -> Result<Self> {
         self.layers.extend(file.read()?);
+        Ok(self)
+    }
+
+    /// The JSON text `name` on top.
+    pub fn text(mut self, name: &str, text: &str) -> Result<Self> {
+        self.layers.push(file::parse(name, text)?);
+        Ok(self)
+    }
+
+    /// What the key in etcd sets on top, if there is a key. One that cannot be read is a warning, or an error where it was
+    /// said that it must be.
+    pub async fn etcd(mut self, key: Option<&EtcdKey>) -> Result<Self> {
+        if let Some(key) = key {
+            self.layers.extend(key.read().await?);
+        }
         Ok(self)
     }
 
@@ -176,6 +209,9 @@ impl Layers {
         })?;
         let mut reading = Reading::new(&layers);
         let common = reading.read::<Common>(&mut members, None, &known);
+        for (path, problem) in common.iter().flat_map(|common| common.logging.faults()) {
+            reading.wrong(&within("logging", path), &problem);
+        }
         for (section, own) in &own {
             match section {
                 None => {
@@ -196,12 +232,18 @@ impl Layers {
         let common = common.unwrap_or_default();
         let identity = common.identity.load()?;
         let access = common.access.as_ref().map(AccessSection::load).transpose()?.map(Arc::new);
-        Ok(Config { members, layers: layers.into(), section: None, common, identity, access })
+        let sections = own.iter().filter_map(|(section, _)| *section).collect();
+        Ok(Config { members, layers: layers.into(), sections, section: None, common, identity, access })
     }
 
     fn known(&self) -> Vec<&'static str> {
         known(&self.own)
     }
+}
+
+/// What `path` leads to in `section`, from the top.
+fn within(section: &str, path: layer::Path) -> layer::Path {
+    [vec![section.to_owned()], path].concat()
 }
 
 /// All names that may stand at the top.
@@ -219,10 +261,51 @@ impl Config {
         &self.common
     }
 
-    /// The same for the service whose members stand in the section `name`.
+    /// The same for the service `name`, whose members may stand in a section of its own.
     #[must_use]
     pub fn of(&self, name: &'static str) -> Self {
-        Self { section: Some(name), ..self.clone() }
+        Self { section: self.sections.contains(&name).then_some(name), ..self.clone() }
+    }
+
+    /// The log that it asks for, its files open. `usual` is the level of the root where it asks for none, and `others` that
+    /// of libraries for whom it names no logger.
+    pub fn logging(&self, usual: Level, others: Level) -> Result<Logging> {
+        let usual = if self.common.debug { Level::DEBUG } else { usual };
+        Logging::new(&self.common.logging, usual, others).map_err(|faults: logging::Faults| {
+            let mut reading = Reading::new(&self.layers);
+            for (path, problem) in faults {
+                reading.wrong(&within("logging", path), &problem);
+            }
+            reading.end().err().unwrap_or_else(|| crate::error::Error::config("the log cannot be opened"))
+        })
+    }
+
+    /// The members of the service's own among those that are `changed` at the top.
+    pub(crate) fn own_of(&self, changed: &[String]) -> Vec<String> {
+        let own = |name: &&String| match self.section {
+            None => !COMMON.contains(&name.as_str()),
+            Some(section) => *name == section,
+        };
+        changed.iter().filter(own).cloned().collect()
+    }
+
+    /// The same, but for these members at the top, which are as in `other`, as far as [`changes`](Self::changes) goes.
+    pub(crate) fn but(mut self, other: &Self, names: &[String]) -> Self {
+        for name in names {
+            match other.members.get(name) {
+                Some(value) => drop(self.members.insert(name.clone(), value.clone())),
+                None => drop(self.members.remove(name)),
+            }
+        }
+        self
+    }
+
+    /// The names at the top whose values are others in `new`.
+    pub(crate) fn changes(&self, new: &Self) -> Vec<String> {
+        let names: std::collections::BTreeSet<&String> =
+            self.members.keys().chain(new.members.keys()).collect();
+        let differs = |name: &&String| self.members.get(*name) != new.members.get(*name);
+        names.into_iter().filter(differs).cloned().collect()
     }
 
     /// The members of the service's own, as a `T`. With `deny_unknown_fields` on `T`, unknown members are errors.

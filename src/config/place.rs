@@ -19,6 +19,17 @@ pub enum Place {
         /// The column of the member's name.
         column: usize,
     },
+    /// In etcd.
+    Etcd {
+        /// The key.
+        key: String,
+        /// The revision at which the key was written.
+        revision: i64,
+        /// The line of the member's name.
+        line: usize,
+        /// The column of the member's name.
+        column: usize,
+    },
     /// In the environment.
     Environment {
         /// The variable.
@@ -36,6 +47,7 @@ impl fmt::Display for Place {
         match self {
             Self::Default => f.write_str("default"),
             Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
+            Self::Etcd { key, revision, line, column } => write!(f, "etcd:{key}@{revision}:{line}:{column}"),
             Self::Environment { variable } => f.write_str(variable),
             Self::CommandLine { option } => f.write_str(option),
         }

@@ -231,7 +231,10 @@ fn maybe_executed() -> RpcError {
 pub(super) async fn guarded(handler: &Arc<dyn Handler>, call: Call) -> Outcome {
     let key = call.key.clone();
     match AssertUnwindSafe(handler.call(call)).catch_unwind().await {
-        Ok(outcome) => outcome,
+        Ok(outcome) => {
+            tracing::debug!(%key, well = outcome.is_ok(), "carried out");
+            outcome
+        }
         Err(_) => {
             tracing::error!(%key, "a handler panicked");
             Err(RpcError::internal().into())

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     address::{Address, Inbox, Key, Token},
-    config::parse_file,
+    config::{Layers, NoMembers, OwnMembers},
     driver::BusUri,
     envelope,
     jsonrpc::{
@@ -181,17 +181,32 @@ fn count(value: &Value) -> usize {
     }
 }
 
-/// A configuration file that cannot be read is told without what stands in it.
+/// A configuration that cannot be read is told without what stands in it; one that can says of each value where it was set.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let text = text.replace('\u{7f}', CANARY);
-    match parse_file("some.conf", &text) {
-        Ok(members) => assert!(members.keys().all(|name| !name.contains('-')), "{:?}", members.keys()),
+    let layers = match Layers::new().section("simple", OwnMembers::of::<NoMembers>()).text("some.conf", &text)
+    {
+        Ok(layers) => layers,
         Err(error) => {
             let shown = format!("{error} {error:?} {}", error.chain());
             assert!(!shown.contains(CANARY), "{shown}");
             assert!(!shown.contains(char::is_control), "{shown:?}");
+            return;
         }
+    };
+    let settings = match layers.load() {
+        Ok(config) => config.settings(),
+        Err(error) => {
+            let shown = error.chain();
+            assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+            return;
+        }
+    };
+    for setting in settings {
+        assert!(!setting.member.is_empty() && !setting.from.to_string().is_empty(), "{setting:?}");
+        let secret = setting.member.last().is_some_and(|name| name.contains("password"));
+        assert!(!secret || !setting.value.to_string().contains(CANARY), "{setting:?}");
     }
 }
 

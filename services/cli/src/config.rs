@@ -6,12 +6,12 @@ use clap::{Args, Subcommand};
 use commissaire::{
     Error,
     app::{Exit, Program, print_config},
-    config::{ConfigFile, Layers},
+    config::{ConfigFile, EtcdKey, Layers},
 };
 
 use crate::{
     Failed, output,
-    up::{PROGRAMS, layers},
+    up::{PROGRAMS, layers_of},
 };
 
 /// See what a service would be configured with, and where each value comes from
@@ -47,9 +47,10 @@ Exit code 5: nothing sets KEY. Exit code 78: the service would not start; all th
 }
 
 impl Configuration {
-    pub(crate) fn run(self) -> Result<(), Failed> {
+    pub(crate) async fn run(self) -> Result<(), Failed> {
         let Command::Explain { service, key, config, json } = self.command;
-        let layers = if service == "up" { layers(PROGRAMS, config)? } else { of(&service, config)? };
+        let layers = if service == "up" { layers_of(PROGRAMS, config)? } else { of(&service, config)? };
+        let layers = layers.etcd(EtcdKey::from_env(&service, false)?.as_ref()).await?;
         if print_config(&layers.environment().load()?, key.as_deref(), json) > 0 {
             return Ok(());
         }

@@ -20,9 +20,9 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Parser, Subcommand};
 use commissaire::{
     Error,
-    app::{Exit, Verbosity, forbid_core_dumps, log_to_stderr},
+    app::{Exit, Verbosity, forbid_core_dumps},
+    logging::Level,
 };
-use tracing::level_filters::LevelFilter;
 
 /// Manages fleets of Linux hosts: a set of services on one message bus
 #[derive(Debug, Parser)]
@@ -82,10 +82,10 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Well.into() };
         }
     };
-    let usual = if matches!(line.command, Command::Up(_)) { LevelFilter::WARN } else { LevelFilter::ERROR };
-    log_to_stderr(line.verbosity, usual);
+    let usual = if matches!(line.command, Command::Up(_)) { up::USUAL_LEVEL } else { Level::ERROR };
+    line.verbosity.start(usual);
     forbid_core_dumps();
-    match run(line.command) {
+    match run(line.command, line.verbosity) {
         Ok(()) => Exit::Well.into(),
         Err(Failed::Said(exit)) => exit.into(),
         Err(Failed::Error(error)) => {
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), Failed> {
+fn run(command: Command, verbosity: Verbosity) -> Result<(), Failed> {
     let mut builder = match command {
         Command::Up(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
@@ -103,7 +103,7 @@ fn run(command: Command) -> Result<(), Failed> {
     let runtime = builder.enable_all().build().map_err(|e| Error::config("cannot start").because(e))?;
     let outcome = runtime.block_on(async {
         match command {
-            Command::Up(up) => up.run().await,
+            Command::Up(up) => up.run(verbosity).await,
             Command::Call(call) => call.run().await,
             Command::Publish(publish) => publish.run().await,
             Command::Enqueue(enqueue) => enqueue.run().await,
@@ -112,7 +112,7 @@ fn run(command: Command) -> Result<(), Failed> {
             Command::Dlq(dlq) => dlq.run().await,
             Command::Subscription(subscription) => subscription.run().await,
             Command::Doctor(doctor) => doctor.run().await,
-            Command::Config(config) => config.run(),
+            Command::Config(config) => config.run().await,
         }
     });
     // A task that reads a terminal must not keep the program.

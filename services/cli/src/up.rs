@@ -5,17 +5,15 @@ use std::{
     io::{self, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
+use async_trait::async_trait;
 use clap::Args;
 use commissaire::{
-    BusUri, Error, Result,
-    app::{
-        Admin, BUS_SOCKET, DEFAULT_GRACE, LookFlags, Program, Services, announce_bus, open_bus, state_dir,
-        until_told, withdraw_bus,
-    },
-    config::{ConfigFile, Layers},
+    BusUri, Driver, Error, Result,
+    app::{BUS_SOCKET, Host, LookFlags, Program, Verbosity, announce_bus, serve, state_dir, withdraw_bus},
+    config::{Config, ConfigFile, EtcdKey, Layers},
+    logging::Level,
 };
 
 use crate::{Failed, connection::Connection};
@@ -42,67 +40,121 @@ pub(crate) struct Up {
     /// Read this JSON file instead of /etc/commissaire/up.conf; what one service has of its own stands below its name
     #[arg(short, long, visible_alias = "config-file", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Do not start without the key /commissaire/config/up of the etcd that ETCD_MACHINES names
+    #[arg(long)]
+    require_etcd: bool,
     #[command(flatten)]
     look: LookFlags,
     #[command(flatten)]
     connection: Connection,
 }
 
+/// How much it says when nobody asks for more.
+pub(crate) const USUAL_LEVEL: Level = Level::WARNING;
+
 impl Up {
-    pub(crate) async fn run(self) -> Result<(), Failed> {
+    pub(crate) async fn run(self, verbosity: Verbosity) -> Result<(), Failed> {
         let programs = chosen(&self.only)?;
         self.connection.check()?;
-        let layers = layers(PROGRAMS, self.config)?;
-        let layers = self.connection.over(layers);
-        let config =
-            layers.set("admin", self.admin.as_ref()).set("data_dir", self.data_dir.as_ref()).load()?;
-        if self.look.done(&config) {
+        let etcd = EtcdKey::from_env("up", self.require_etcd)?;
+        let together = Together { up: self, programs, etcd, verbosity };
+        let config = together.load().await?;
+        if together.up.look.done(&config) {
             return Ok(());
         }
-        let common = config.common();
-        let dir = match &common.data_dir {
-            Some(dir) => dir.clone(),
-            None => state_dir()?,
-        };
-        make_private(&dir)?;
-        let socket =
-            std::path::absolute(dir.join(BUS_SOCKET)).map_err(|e| Error::config("--data-dir").because(e))?;
-        let shared = common.bus_uri.is_none();
-        let uri = match &common.bus_uri {
-            Some(uri) => uri.clone(),
-            None => sharing(&socket)?,
-        };
-        let bus = open_bus(&uri, &config, "commissaire-up", commissaire_transports::ALL).await?;
-        let mut services = Services::new(bus, &config);
-        // From here on a signal ends it in order: calls are answered before the start is over.
-        let told = until_told(services.failure())?;
-        let admin = match &common.admin {
-            Some(place) => Some(Admin::serve(place, services.health().clone()).await?),
-            None => None,
-        };
-        for program in &programs {
-            services.start(program, config.of(program.name)).await?;
-            say(&format!("{} ready", program.name));
-        }
-        if shared && let Err(error) = announce_bus(&socket) {
-            tracing::warn!(%error, "other commands will not find this bus by themselves: give them --bus-uri");
-        }
-        say("ready");
-        let told = told.await;
-        if shared {
-            withdraw_bus(&socket);
-        }
-        services.finish(common.grace_seconds.map_or(DEFAULT_GRACE, Duration::from_secs)).await?;
-        drop(admin);
-        told.map_err(|error| {
+        make_private(&data_dir(&config)?)?;
+        serve(&together, config).await.map_err(|error| {
             eprintln!("commissaire: {}", error.chain());
             Failed::Said((&*error).into())
         })
     }
 }
 
+/// All services in one process.
+struct Together {
+    up: Up,
+    programs: Vec<Program>,
+    etcd: Option<EtcdKey>,
+    verbosity: Verbosity,
+}
+
+#[async_trait]
+impl Host for Together {
+    fn client_name(&self) -> String {
+        "commissaire-up".to_owned()
+    }
+
+    fn programs(&self) -> &[Program] {
+        &self.programs
+    }
+
+    fn drivers(&self) -> &'static [Driver] {
+        commissaire_transports::ALL
+    }
+
+    fn verbosity(&self) -> Verbosity {
+        self.verbosity
+    }
+
+    fn usual_level(&self) -> Level {
+        USUAL_LEVEL
+    }
+
+    fn etcd(&self) -> Option<&EtcdKey> {
+        self.etcd.as_ref()
+    }
+
+    async fn load(&self) -> Result<Config> {
+        let layers = layers_of(PROGRAMS, self.up.config.clone())?.etcd(self.etcd.as_ref()).await?;
+        self.up
+            .connection
+            .over(layers)
+            .set("admin", self.up.admin.as_ref())
+            .set("data_dir", self.up.data_dir.as_ref())
+            .load()
+    }
+
+    fn bus(&self, config: &Config) -> Result<BusUri> {
+        config.common().bus_uri.clone().map_or_else(|| sharing(&socket(config)?), Ok)
+    }
+
+    fn ready(&self, service: &'static str) {
+        say(&format!("{service} ready"));
+    }
+
+    fn all_ready(&self, config: &Config, _: &BusUri) {
+        if let Some(socket) = shared(config)
+            && let Err(error) = announce_bus(&socket)
+        {
+            tracing::warn!(%error, "other commands will not find this bus by themselves: give them --bus-uri");
+        }
+        say("ready");
+    }
+
+    fn leaving(&self, config: &Config) {
+        if let Some(socket) = shared(config) {
+            withdraw_bus(&socket);
+        }
+    }
+}
+
+fn data_dir(config: &Config) -> Result<PathBuf> {
+    config.common().data_dir.clone().map_or_else(state_dir, Ok)
+}
+
+/// Where a bus in memory is shared.
+fn socket(config: &Config) -> Result<PathBuf> {
+    std::path::absolute(data_dir(config)?.join(BUS_SOCKET))
+        .map_err(|e| Error::config("--data-dir").because(e))
+}
+
+/// Where the bus is shared, if it is one in memory of ours.
+fn shared(config: &Config) -> Option<PathBuf> {
+    if config.common().bus_uri.is_none() { socket(config).ok() } else { None }
+}
+
 /// The layers of a configuration of several services, up to the file; the environment is not among them.
-pub(crate) fn layers(programs: &[Program], file: Option<PathBuf>) -> Result<Layers> {
+pub(crate) fn layers_of(programs: &[Program], file: Option<PathBuf>) -> Result<Layers> {
     let layers = Layers::new();
     let all = programs.iter().fold(layers, |all, program| all.section(program.name, program.members));
     all.file(&ConfigFile::of("up", file))

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use commissaire::{
     Bus, Error, Metrics, Result, Running,
     app::{Failure, Instance, Program},
-    config::OwnMembers,
+    config::{Config, OwnMembers},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
@@ -95,6 +95,16 @@ async fn watch(owner: Owner, store: Arc<Store>, failure: Failure) {
 impl Instance for StorageService {
     fn is_ready(&self) -> bool {
         self.running.is_consuming()
+    }
+
+    fn reconfigure(&self, config: &Config, changed: &[String]) -> Vec<String> {
+        match config.own::<Members>() {
+            Ok(members) => {
+                self.store.keep_changes(members.change_log);
+                Vec::new()
+            }
+            Err(_) => changed.to_vec(),
+        }
     }
 
     /// Takes nothing new, finishes what was begun within `grace`, announces what it can, and closes the store.

@@ -1,5 +1,6 @@
-//! Real brokers: one a test, on a port and in a folder of its own, gone when the test is over.
+//! Real servers: one a test, on a port and in a folder of its own, gone when the test is over.
 
+mod etcd;
 mod nats;
 mod rabbitmq;
 mod redis;
@@ -24,7 +25,7 @@ use super::{
     wait::{Failure, Outcome, until},
 };
 
-/// A broker of one's own. Killed when dropped.
+/// A server of one's own. Killed when dropped.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), commissaire::testkit::Failure> {
@@ -75,6 +76,11 @@ impl Server {
     /// `plugins`, their names, and `definitions`, the text of what it loads at its first start. Takes 5 to 15 s to start.
     pub async fn rabbitmq(settings: &[(&str, &str)]) -> Outcome<Self> {
         Self::start(&rabbitmq::PROGRAM, settings).await
+    }
+
+    /// An etcd with these settings, by the names of its options (`("cert-file", "/path/server.pem")`).
+    pub async fn etcd(settings: &[(&str, &str)]) -> Outcome<Self> {
+        Self::start(&etcd::PROGRAM, settings).await
     }
 
     async fn start(program: &'static Program, settings: &[(&str, &str)]) -> Outcome<Self> {
@@ -140,7 +146,7 @@ impl Server {
         }
     }
 
-    /// Where it listens, as a `bus_uri`.
+    /// Where it listens, as a `bus_uri`, or as the URL of an etcd without TLS.
     pub fn uri(&self) -> String {
         format!("{}://{}:{}", self.program.scheme, Ipv4Addr::LOCALHOST, self.port)
     }

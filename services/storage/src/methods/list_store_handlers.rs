@@ -17,7 +17,7 @@ pub(super) async fn list_store_handlers(
     _: Context,
 ) -> Result<Vec<StoreHandler>, RpcError> {
     let dir = &storage.config.data_dir;
-    let store = json!({"data_dir": dir, "change_log": storage.config.members.change_log});
+    let store = json!({"data_dir": dir, "change_log": storage.store.change_log()});
     // Where the key lies, not what it is.
     let secrets = json!({"data_dir": dir, "master_key": dir.join("master.key")});
     Ok(vec![

@@ -20,8 +20,6 @@ pub(super) struct Memory {
     pub(super) prune_at: usize,
     /// Whether the last commit failed, so that a disk that fails is logged once.
     pub(super) failing: bool,
-    /// How many changes stay in the log at least.
-    pub(super) keep: u64,
 }
 
 /// The numbers of the meta table.
@@ -34,10 +32,10 @@ pub(super) struct Numbers {
 
 impl Memory {
     /// What is in `database`; every lease there has its full time to live from now.
-    pub(super) fn load(database: &Database, keep: u64) -> Result<Self, redb::Error> {
+    pub(super) fn load(database: &Database) -> Result<Self, redb::Error> {
         let numbers = Numbers { revision: 0, oldest: 1, token: 0 };
         let mut memory =
-            Self { numbers, leases: HashMap::new(), undo: Vec::new(), prune_at: 1024, failing: false, keep };
+            Self { numbers, leases: HashMap::new(), undo: Vec::new(), prune_at: 1024, failing: false };
         memory.learn(database)?;
         Ok(memory)
     }

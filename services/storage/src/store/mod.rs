@@ -22,7 +22,10 @@ mod writer;
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
 };
 
@@ -67,6 +70,8 @@ struct Shared {
     database: RwLock<Option<Database>>,
     /// Rung after each commit that leaves something to announce.
     announce: Notify,
+    /// How many changes stay in the log at least.
+    change_log: AtomicU64,
 }
 
 impl Store {
@@ -128,6 +133,16 @@ impl Store {
         })
     }
 
+    /// How many changes stay in the log at least.
+    pub fn change_log(&self) -> u64 {
+        self.shared.change_log.load(Ordering::Relaxed)
+    }
+
+    /// Keeps so many changes in the log at least, from the next commit on. A log that is longer is cut down bit by bit.
+    pub fn keep_changes(&self, change_log: u64) {
+        self.shared.change_log.store(change_log, Ordering::Relaxed);
+    }
+
     /// Has the writer open the file anew if it must, after whatever it does now.
     fn reopen(&self) {
         if let Some((queue, _)) = &self.writer {
@@ -144,9 +159,10 @@ impl Shared {
         let database = file::open(&path).map_err(wrong)?;
         let id = tables::prepare(&database).map_err(wrong)?;
         let sealer = master_key::sealer(&options.dir, &path, &database)?;
-        let memory = Memory::load(&database, options.change_log).map_err(|error| wrong(error.into()))?;
+        let memory = Memory::load(&database).map_err(|error| wrong(error.into()))?;
         let database = RwLock::new(Some(database));
-        Ok((Self { path, id, sealer, database, announce: Notify::new() }, memory))
+        let change_log = AtomicU64::new(options.change_log);
+        Ok((Self { path, id, sealer, database, announce: Notify::new(), change_log }, memory))
     }
 }
 

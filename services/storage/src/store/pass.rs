@@ -1,5 +1,7 @@
 //! One commit under way.
 
+use std::sync::atomic::Ordering;
+
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::{
@@ -62,7 +64,8 @@ impl<'t> Pass<'t> {
     pub(super) fn close(mut self) -> Result<bool, redb::Error> {
         let before = number(&self.meta, REVISION)?;
         let Numbers { revision, mut oldest, token } = self.memory.numbers;
-        let due = (revision + 1).saturating_sub(oldest).saturating_sub(self.memory.keep);
+        let keep = self.shared.change_log.load(Ordering::Relaxed);
+        let due = (revision + 1).saturating_sub(oldest).saturating_sub(keep);
         let unsent = self.outbox.first()?.map_or(u64::MAX, |(sequence, _)| sequence.value());
         for _ in 0..due.min(2 * (revision - before) + COMPACTED_BESIDE) {
             if oldest >= unsent {

@@ -1,0 +1,189 @@
+//! Files that lines go to, and when a new one is begun.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use jiff::{
+    Timestamp, ToSpan, Zoned,
+    civil::{Time, Weekday},
+    fmt::strtime,
+    tz::TimeZone,
+};
+
+/// A file that lines go to.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: File,
+    turn: Turn,
+}
+
+/// When a new file is begun.
+#[derive(Debug, Clone)]
+pub(super) enum Turn {
+    Never,
+    /// When a line would bring it to this size in bytes, or over it. Those before become PATH.1, PATH.2 …, this many.
+    Size {
+        most: u64,
+        keep: usize,
+    },
+    /// When a time has come. The one before becomes PATH.WHEN; this many of them are kept, with 0 all.
+    Time {
+        every: Every,
+        keep: usize,
+        utc: bool,
+        next: Timestamp,
+    },
+}
+
+/// What of Python's `when` there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Every {
+    /// So many seconds, and how the time is written.
+    Seconds(i64, &'static str),
+    /// Midnight, so many days later.
+    Midnight(i64),
+    /// Midnight at the end of that day of the week.
+    Week(Weekday),
+}
+
+impl Every {
+    /// What Python's `when` and `interval` say.
+    pub(super) fn parse(when: &str, interval: i64) -> Option<Self> {
+        let weekday = |day: &str| Weekday::from_monday_zero_offset(day.parse().ok()?).ok();
+        Some(match when.to_uppercase().as_str() {
+            "S" => Self::Seconds(interval, "%Y-%m-%d_%H-%M-%S"),
+            "M" => Self::Seconds(interval * 60, "%Y-%m-%d_%H-%M"),
+            "H" => Self::Seconds(interval * 3600, "%Y-%m-%d_%H"),
+            "D" => Self::Seconds(interval * 86400, "%Y-%m-%d"),
+            "MIDNIGHT" => Self::Midnight(interval),
+            when => Self::Week(weekday(when.strip_prefix('W')?)?),
+        })
+    }
+
+    /// The first time after `from` at which a new file is begun.
+    fn after(self, from: Timestamp, zone: &TimeZone) -> Timestamp {
+        let local = from.to_zoned(zone.clone());
+        let midnight = |days: i64| {
+            let day = local.date().checked_add(days.days()).ok()?;
+            Some(day.to_datetime(Time::midnight()).to_zoned(zone.clone()).ok()?.timestamp())
+        };
+        let next = match self {
+            Self::Seconds(seconds, _) => from.checked_add(seconds.seconds()).ok(),
+            Self::Midnight(days) => midnight(days),
+            Self::Week(day) => midnight(i64::from(local.date().weekday().until(day)) + 1),
+        };
+        next.unwrap_or(Timestamp::MAX)
+    }
+
+    /// How the time is written at which a file that ended at `end` began.
+    fn suffix(self, end: Timestamp, zone: &TimeZone) -> String {
+        let end = end.to_zoned(zone.clone());
+        let (began, format): (Option<Zoned>, _) = match self {
+            Self::Seconds(seconds, format) => (end.checked_sub(seconds.seconds()).ok(), format),
+            Self::Midnight(days) => (end.checked_sub(days.days()).ok(), "%Y-%m-%d"),
+            // Python takes the week's length off.
+            Self::Week(_) => (end.checked_sub(7.days()).ok(), "%Y-%m-%d"),
+        };
+        strtime::format(format, &began.unwrap_or(end)).unwrap_or_default()
+    }
+
+    /// How long what [`suffix`](Self::suffix) returns is.
+    fn suffix_length(self) -> usize {
+        self.suffix(Timestamp::UNIX_EPOCH, &TimeZone::UTC).len()
+    }
+}
+
+impl LogFile {
+    /// Opens it, at its end, or `empty`.
+    pub(super) fn open(path: &Path, empty: bool, mut turn: Turn) -> io::Result<Self> {
+        let path = std::path::absolute(path)?;
+        if let Turn::Time { every, utc, next, .. } = &mut turn {
+            // A file that is older goes on from when it was written last.
+            let written =
+                fs::metadata(&path).and_then(|file| file.modified()).unwrap_or_else(|_| SystemTime::now());
+            *next =
+                every.after(Timestamp::try_from(written).unwrap_or_else(|_| Timestamp::now()), &zone(*utc));
+        }
+        if empty {
+            File::create(&path)?;
+        }
+        let file = append(&path)?;
+        Ok(Self { path, file, turn })
+    }
+
+    /// Writes `line`, which has its end, in a new file if it is time for one.
+    pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
+        let turned = self.turn_over(line.len() as u64);
+        // Better a file that is too large than a line that is lost.
+        self.file.write_all(line.as_bytes())?;
+        turned
+    }
+
+    fn turn_over(&mut self, more: u64) -> io::Result<()> {
+        match &mut self.turn {
+            Turn::Size { most, keep } if *most > 0 && *keep > 0 => {
+                if self.file.metadata()?.len() + more < *most {
+                    return Ok(());
+                }
+                for number in (1..*keep).rev() {
+                    let from = beside(&self.path, &number.to_string());
+                    if from.exists() {
+                        fs::rename(from, beside(&self.path, &(number + 1).to_string()))?;
+                    }
+                }
+                fs::rename(&self.path, beside(&self.path, "1"))?;
+            }
+            Turn::Time { every, keep, utc, next } if Timestamp::now() >= *next => {
+                let zone = zone(*utc);
+                let old = beside(&self.path, &every.suffix(*next, &zone));
+                *next = every.after(Timestamp::now(), &zone);
+                let (every, keep) = (*every, *keep);
+                fs::rename(&self.path, old)?;
+                if keep > 0 {
+                    self.remove_all_but(keep, every.suffix_length())?;
+                }
+            }
+            _ => return Ok(()),
+        }
+        self.file = append(&self.path)?;
+        Ok(())
+    }
+
+    /// Removes the oldest of the files with a time after their name.
+    fn remove_all_but(&self, keep: usize, length: usize) -> io::Result<()> {
+        let name = format!("{}.", self.path.file_name().unwrap_or_default().to_string_lossy());
+        let is_time = |time: &str| {
+            time.len() == length && time.chars().all(|c| c.is_ascii_digit() || c == '-' || c == '_')
+        };
+        let mut old: Vec<PathBuf> = Vec::new();
+        for entry in fs::read_dir(self.path.parent().unwrap_or(Path::new("/")))? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().strip_prefix(&name).is_some_and(is_time) {
+                old.push(entry.path());
+            }
+        }
+        old.sort_unstable();
+        let most = old.len().saturating_sub(keep);
+        old.into_iter().take(most).try_for_each(fs::remove_file)
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+fn zone(utc: bool) -> TimeZone {
+    if utc { TimeZone::UTC } else { TimeZone::system() }
+}
