@@ -12,6 +12,7 @@ mod forgotten;
 mod health;
 mod hostile;
 mod jobs;
+mod logfiles;
 mod logging;
 mod network;
 mod once;

@@ -64,7 +64,8 @@ impl Services {
         left
     }
 
-    /// Ends them, the last one first, all within `grace`, and leaves the bus; none is there then, on `bus`.
+    /// Ends them, the last one first, all within `grace`, and leaves the bus; none is there then, on `bus`. An error is of
+    /// the leaving only.
     pub(super) async fn move_to(
         &mut self,
         bus: Arc<dyn Bus>,
@@ -74,9 +75,9 @@ impl Services {
         let expiry = Expiry::watch(bus.clone(), config.idle_expiry());
         let expiry = std::mem::replace(&mut self.expiry, expiry);
         let old = std::mem::replace(&mut self.bus, bus);
-        finish(old, std::mem::take(&mut self.running), expiry, grace).await?;
+        let finished = finish(old, std::mem::take(&mut self.running), expiry, grace).await;
         self.health.begin_again(self.bus.connection());
-        Ok(())
+        finished
     }
 
     /// What is known of them.

@@ -27,7 +27,7 @@ impl Supervised {
         Self { _signs: signs }
     }
 
-    /// All answer, on this bus.
+    /// All answer, on this bus; also when the configuration was read again.
     pub(super) fn ready(&self, bus: &BusUri) {
         tell(&[NotifyState::Ready, NotifyState::Status(&format!("serving on {bus}"))]);
     }
@@ -38,11 +38,6 @@ impl Supervised {
             Ok(now) => tell(&[NotifyState::Reloading, now]),
             Err(error) => complain(&error),
         }
-    }
-
-    /// That is over.
-    pub(super) fn reloaded(&self) {
-        tell(&[NotifyState::Ready]);
     }
 
     /// It ends.

@@ -22,8 +22,11 @@ const NEXT: Duration = Duration::from_millis(800);
 const SILENCE: Duration = Duration::from_secs(10);
 /// Within this it must give it.
 const SIGN: Duration = Duration::from_secs(5);
-/// How long to wait before a lost watch is taken up again.
-const AGAIN: Duration = Duration::from_millis(500);
+/// How long to wait before a lost watch is taken up again; each time it is lost at once twice as long, up to the second.
+const AGAIN: Duration = Duration::from_millis(250);
+const SLOWLY: Duration = Duration::from_secs(5);
+/// After how many failures in a row that is told.
+const TOLD: u32 = 3;
 
 /// The key of one program in etcd, `/commissaire/config/NAME`, and how to reach it: `ETCD_MACHINES` (URLs with commas
 /// between, of which the first that answers is used), `ETCD_TLSPEM` and `ETCD_TLSKEY` (a client certificate and its key),
@@ -32,10 +35,19 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub struct EtcdKey {
     key: String,
     machines: Vec<String>,
-    options: ConnectOptions,
+    user: Option<(String, String)>,
+    tls: Option<Tls>,
     required: bool,
     /// What it held when it was last read.
     known: Arc<Mutex<Known>>,
+}
+
+/// The files that TLS takes, with the variables that name them. Read whenever a connection is made: certificates are
+/// replaced while programs run.
+#[derive(Clone)]
+struct Tls {
+    authority: Option<String>,
+    certificate: Option<(String, String)>,
 }
 
 #[derive(Default)]
@@ -82,45 +94,56 @@ impl EtcdKey {
             (Some(_), None) => Err(Error::config(format!("{one} is set, but {other} is not"))),
             (None, Some(_)) => Err(Error::config(format!("{other} is set, but {one} is not"))),
         };
-        let mut options = ConnectOptions::new()
-            .with_keep_alive(SILENCE, SIGN)
-            .with_connect_timeout(ANSWER)
-            .with_require_leader(true);
-        if let Some((name, password)) = both("ETCD_USERNAME", "ETCD_PASSWORD")? {
-            options = options.with_user(name, password);
-        }
+        let user = both("ETCD_USERNAME", "ETCD_PASSWORD")?;
         let certificate = both("ETCD_TLSPEM", "ETCD_TLSKEY")?;
         let authority = variable("ETCD_CACERT");
-        let tls = machines.iter().filter(|machine| machine.starts_with("https:")).count();
-        if tls > 0 {
-            if tls < machines.len() {
-                return Err(Error::config("ETCD_MACHINES: either all URLs are https, or none is"));
-            }
-            let mut with = match authority {
-                Some(path) => TlsOptions::new().ca_certificate(Certificate::from_pem(pem(
-                    "ETCD_CACERT",
-                    &path,
-                    "CERTIFICATE-----",
-                )?)),
-                None => TlsOptions::new().with_native_roots(),
-            };
-            if let Some((certificate, key)) = certificate {
-                let certificate = pem("ETCD_TLSPEM", &certificate, "CERTIFICATE-----")?;
-                with = with
-                    .identity(Identity::from_pem(certificate, pem("ETCD_TLSKEY", &key, "PRIVATE KEY-----")?));
-            }
-            options = options.with_tls(with);
-        } else if certificate.is_some() || authority.is_some() {
+        let secure = machines.iter().filter(|machine| machine.starts_with("https:")).count();
+        if secure > 0 && secure < machines.len() {
+            return Err(Error::config("ETCD_MACHINES: either all URLs are https, or none is"));
+        }
+        if secure == 0 && (certificate.is_some() || authority.is_some()) {
             let variable = if certificate.is_some() { "ETCD_TLSPEM" } else { "ETCD_CACERT" };
             return Err(Error::config(format!("{variable} is set, but no URL of ETCD_MACHINES is https")));
         }
+        let tls = (secure > 0).then_some(Tls { authority, certificate });
         let key = format!("/commissaire/config/{name}");
-        Ok(Some(Self { key, machines, options, required, known: Arc::default() }))
+        let key = Self { key, machines, user, tls, required, known: Arc::default() };
+        key.options()?;
+        Ok(Some(key))
+    }
+
+    fn options(&self) -> Result<ConnectOptions> {
+        let options = ConnectOptions::new()
+            .with_keep_alive(SILENCE, SIGN)
+            .with_connect_timeout(ANSWER)
+            .with_require_leader(true);
+        let options = match &self.user {
+            Some((name, password)) => options.with_user(name, password),
+            None => options,
+        };
+        let Some(Tls { authority, certificate }) = &self.tls else { return Ok(options) };
+        let tls = match authority {
+            Some(path) => TlsOptions::new().ca_certificate(Certificate::from_pem(pem(
+                "ETCD_CACERT",
+                path,
+                "CERTIFICATE-----",
+            )?)),
+            None => TlsOptions::new().with_native_roots(),
+        };
+        let tls = match certificate {
+            Some((certificate, key)) => {
+                let certificate = pem("ETCD_TLSPEM", certificate, "CERTIFICATE-----")?;
+                tls.identity(Identity::from_pem(certificate, pem("ETCD_TLSKEY", key, "PRIVATE KEY-----")?))
+            }
+            None => tls,
+        };
+        Ok(options.with_tls(tls))
     }
 
     /// What it sets. Where it cannot be read, that is a warning, and what it set before stays; where it must be read, it
-    /// is an error.
+    /// is an error. So is what holds no object, but for the first time.
     pub(super) async fn read(&self) -> Result<Option<Layer>> {
+        let first = matches!(*self.known(), Known::Nothing);
         match self.get().await {
             Ok((_, read)) => *self.known() = Known::Read(read),
             Err(why) if self.required => {
@@ -129,9 +152,8 @@ impl EtcdKey {
                 )));
             }
             Err(why) => {
-                let known = matches!(*self.known(), Known::Read(_));
                 let then =
-                    if known { "what it said last holds" } else { "the other layers are used without it" };
+                    if first { "the other layers are used without it" } else { "what it said last holds" };
                 tracing::warn!("etcd cannot be read: {why}; {then}");
             }
         }
@@ -139,18 +161,20 @@ impl EtcdKey {
             Known::Nothing => return Ok(None),
             Known::Read(read) => read.text.clone(),
         };
-        let layer = match text {
-            None => Err(format!("etcd has no key {}", self.key)),
-            Some((text, revision)) => self.layer(&text, revision),
+        let why = match text {
+            None => format!("etcd has no key {}", self.key),
+            Some((text, revision)) => match self.layer(&text, revision) {
+                Ok(layer) => return Ok(Some(layer)),
+                // Somebody is about to change it: what holds now is not to be lost.
+                Err(why) if !first => return Err(Error::config(why)),
+                Err(why) => why,
+            },
         };
-        match layer {
-            Ok(layer) => Ok(Some(layer)),
-            Err(why) if self.required => Err(Error::config(format!("{why}, and --require-etcd was said"))),
-            Err(why) => {
-                tracing::warn!("{why}: the other layers are used without it");
-                Ok(None)
-            }
+        if self.required {
+            return Err(Error::config(format!("{why}, and --require-etcd was said")));
         }
+        tracing::warn!("{why}: the other layers are used without it");
+        Ok(None)
     }
 
     fn layer(&self, text: &[u8], revision: i64) -> Result<Layer, String> {
@@ -162,14 +186,31 @@ impl EtcdKey {
 
     /// Returns when it holds something else than was read last, as far as etcd tells: at once where nothing was read yet.
     pub(crate) async fn changed(&self) {
+        let (mut pause, mut failures) = (AGAIN, 0);
         loop {
-            if let Ok((client, read)) = self.get().await {
-                let same = matches!(&*self.known(), Known::Read(known) if known.text == read.text);
-                if !same || self.watch(client, read.at).await {
-                    return;
+            let began = Instant::now();
+            match self.get().await {
+                Ok((client, read)) => {
+                    if failures >= TOLD {
+                        tracing::info!(key = self.key, "etcd can be read again");
+                    }
+                    failures = 0;
+                    let same = matches!(&*self.known(), Known::Read(known) if known.text == read.text);
+                    if !same || self.watch(client, read.at).await {
+                        return;
+                    }
+                }
+                Err(why) => {
+                    failures += 1;
+                    if failures == TOLD {
+                        tracing::warn!(
+                            "etcd cannot be read: {why}; a change there is noticed when it can again"
+                        );
+                    }
                 }
             }
-            sleep(AGAIN).await;
+            pause = if began.elapsed() > SILENCE { AGAIN } else { (pause * 2).min(SLOWLY) };
+            sleep(pause).await;
         }
     }
 
@@ -209,8 +250,9 @@ impl EtcdKey {
     }
 
     async fn ask(&self, machine: &str, end: Instant) -> Result<(Client, Read), String> {
+        let options = self.options().map_err(|error| error.to_string())?;
         let answer = timeout_at(end, async {
-            let mut client = Client::connect([machine], Some(self.options.clone())).await?;
+            let mut client = Client::connect([machine], Some(options)).await?;
             let answer = client.get(self.key.as_str(), None).await?;
             Ok::<_, etcd_client::Error>((client, Read::from(&answer)))
         });
@@ -246,7 +288,8 @@ fn machine(text: &str) -> Result<String> {
             "ETCD_MACHINES: a URL names a user; put who is asking into ETCD_USERNAME and ETCD_PASSWORD",
         ));
     }
-    Ok(text.trim_end_matches('/').to_owned())
+    // As it was read: in small letters, and with a port only where it is not the usual one.
+    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 /// The file at `path`, which holds a block that begins with `what`.

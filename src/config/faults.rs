@@ -30,15 +30,15 @@ impl<'l> Reading<'l> {
         Self { layers, faults: Vec::new() }
     }
 
-    /// Reads what is in `members` below `section` as a `T`. A text from the environment that is to be something else is
-    /// read as JSON, and stands as that in `members` from then on. `None` where there are faults.
+    /// Reads what is in `members` below `section` as a `T`, without what is at fault in it. A text from the environment that
+    /// is to be something else is read as JSON, and stands as that in `members` from then on. `None` where nothing can be
+    /// read.
     pub(super) fn read<T: DeserializeOwned>(
         &mut self,
         members: &mut Dict,
         section: Option<&str>,
         known: &[&str],
     ) -> Option<T> {
-        let before = self.faults.len();
         // What is wrong is taken out, so that what else is wrong comes to light.
         let mut rest = members.clone();
         loop {
@@ -52,7 +52,7 @@ impl<'l> Reading<'l> {
                 }
             };
             let error: serde_path_to_error::Error<figment::Error> = match found {
-                Ok(read) => return (self.faults.len() == before).then_some(read),
+                Ok(read) => return Some(read),
                 Err(error) => error,
             };
             let mut path: Path = section.map(str::to_owned).into_iter().collect();
@@ -74,6 +74,13 @@ impl<'l> Reading<'l> {
                 return None;
             }
         }
+    }
+
+    /// What was `loaded` from where the section `name` says; what fails is one more fault.
+    pub(super) fn loaded<T>(&mut self, name: &str, loaded: Result<T>) -> Option<T> {
+        let path = [name.to_owned()];
+        let place = self.place(&path).map(|place| format!("{place}: ")).unwrap_or_default();
+        loaded.map_err(|error| self.faults.push(format!("{place}{error}"))).ok()
     }
 
     /// One more fault, of the member at `path`.

@@ -228,10 +228,11 @@ impl Layers {
                 reading.wrong(std::slice::from_ref(name), &faults::unknown(name, &known));
             }
         }
-        reading.end()?;
         let common = common.unwrap_or_default();
-        let identity = common.identity.load()?;
-        let access = common.access.as_ref().map(AccessSection::load).transpose()?.map(Arc::new);
+        let identity = reading.loaded("identity", common.identity.load());
+        let access = common.access.as_ref().and_then(|access| reading.loaded("access", access.load()));
+        reading.end()?;
+        let (identity, access) = (identity.unwrap_or_default(), access.map(Arc::new));
         let sections = own.iter().filter_map(|(section, _)| *section).collect();
         Ok(Config { members, layers: layers.into(), sections, section: None, common, identity, access })
     }
@@ -289,8 +290,11 @@ impl Config {
         changed.iter().filter(own).cloned().collect()
     }
 
-    /// The same, but for these members at the top, which are as in `other`, as far as [`changes`](Self::changes) goes.
+    /// The same, but for these members at the top, which are as in `other`.
     pub(crate) fn but(mut self, other: &Self, names: &[String]) -> Self {
+        if names.iter().any(|name| name == "data_dir") {
+            self.common.data_dir.clone_from(&other.common.data_dir);
+        }
         for name in names {
             match other.members.get(name) {
                 Some(value) => drop(self.members.insert(name.clone(), value.clone())),

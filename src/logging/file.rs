@@ -1,9 +1,11 @@
 //! Files that lines go to, and when a new one is begun.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -99,21 +101,29 @@ impl Every {
 }
 
 impl LogFile {
-    /// Opens it, at its end, or `empty`.
+    /// Opens it, at its end, or `empty`: but never one that this process has opened before. Nor does its time begin again.
     pub(super) fn open(path: &Path, empty: bool, mut turn: Turn) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
+        let before = opened().get(&path).copied();
         if let Turn::Time { every, utc, next, .. } = &mut turn {
             // A file that is older goes on from when it was written last.
             let written =
                 fs::metadata(&path).and_then(|file| file.modified()).unwrap_or_else(|_| SystemTime::now());
-            *next =
-                every.after(Timestamp::try_from(written).unwrap_or_else(|_| Timestamp::now()), &zone(*utc));
+            let written = Timestamp::try_from(written).unwrap_or_else(|_| Timestamp::now());
+            *next = before.flatten().unwrap_or_else(|| every.after(written, &zone(*utc)));
         }
-        if empty {
+        if empty && before.is_none() {
             File::create(&path)?;
         }
-        let file = append(&path)?;
-        Ok(Self { path, file, turn })
+        let file = Self { file: append(&path)?, path, turn };
+        file.note();
+        Ok(file)
+    }
+
+    /// Remembers that it is open, and when its time comes.
+    fn note(&self) {
+        let next = if let Turn::Time { next, .. } = self.turn { Some(next) } else { None };
+        opened().insert(self.path.clone(), next);
     }
 
     /// Writes `line`, which has its end, in a new file if it is time for one.
@@ -127,31 +137,42 @@ impl LogFile {
     fn turn_over(&mut self, more: u64) -> io::Result<()> {
         match &mut self.turn {
             Turn::Size { most, keep } if *most > 0 && *keep > 0 => {
-                if self.file.metadata()?.len() + more < *most {
+                let now = self.file.metadata()?;
+                // What is no file, as a terminal, has no size.
+                if !now.is_file() || now.len() + more < *most {
                     return Ok(());
                 }
-                for number in (1..*keep).rev() {
-                    let from = beside(&self.path, &number.to_string());
-                    if from.exists() {
-                        fs::rename(from, beside(&self.path, &(number + 1).to_string()))?;
-                    }
-                }
-                fs::rename(&self.path, beside(&self.path, "1"))?;
+                let keep = *keep;
+                self.turn_by_number(keep)
             }
             Turn::Time { every, keep, utc, next } if Timestamp::now() >= *next => {
                 let zone = zone(*utc);
                 let old = beside(&self.path, &every.suffix(*next, &zone));
                 *next = every.after(Timestamp::now(), &zone);
                 let (every, keep) = (*every, *keep);
-                fs::rename(&self.path, old)?;
-                if keep > 0 {
-                    self.remove_all_but(keep, every.suffix_length())?;
-                }
+                self.note();
+                let moved = if self.file.metadata()?.is_file() { moved(&self.path, &old) } else { Ok(()) };
+                self.file = append(&self.path)?;
+                moved?;
+                if keep > 0 { self.remove_all_but(keep, every.suffix_length()) } else { Ok(()) }
             }
-            _ => return Ok(()),
+            _ => Ok(()),
         }
+    }
+
+    fn turn_by_number(&mut self, keep: usize) -> io::Result<()> {
+        let numbered = |number: usize| beside(&self.path, &number.to_string());
+        // Where somebody has moved the file away, those before it stay where they are.
+        let turned = if self.path.exists() {
+            (1..keep)
+                .rev()
+                .try_for_each(|number| moved(&numbered(number), &numbered(number + 1)))
+                .and_then(|()| moved(&self.path, &numbered(1)))
+        } else {
+            Ok(())
+        };
         self.file = append(&self.path)?;
-        Ok(())
+        turned
     }
 
     /// Removes the oldest of the files with a time after their name.
@@ -169,7 +190,23 @@ impl LogFile {
         }
         old.sort_unstable();
         let most = old.len().saturating_sub(keep);
-        old.into_iter().take(most).try_for_each(fs::remove_file)
+        // Each on its own: one that cannot go does not keep the others.
+        old.into_iter().take(most).map(fs::remove_file).fold(Ok(()), Result::and)
+    }
+}
+
+/// The files that this process has opened: what it wrote itself it does not empty. With the time at which each is turned
+/// over.
+fn opened() -> MutexGuard<'static, BTreeMap<PathBuf, Option<Timestamp>>> {
+    static OPENED: Mutex<BTreeMap<PathBuf, Option<Timestamp>>> = Mutex::new(BTreeMap::new());
+    OPENED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Renames a file, if it is there.
+fn moved(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -1,9 +1,7 @@
 //! Where lines go to.
 
 use std::{
-    collections::BTreeSet,
     io::{self, Write},
-    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -18,9 +16,6 @@ use super::{
     record::Record,
     syslog::Syslog,
 };
-
-/// The files that this process has opened: what it wrote itself it does not empty.
-static OPENED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Where lines go to, how they look, and which ones.
 #[derive(Debug)]
@@ -50,8 +45,7 @@ impl Handler {
             Target::Stderr => Sink::Stderr,
             Target::Stdout => Sink::Stdout,
             Target::File { path, empty, turn } => {
-                let first = OPENED.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
-                let file = LogFile::open(&path, empty && first, turn);
+                let file = LogFile::open(&path, empty, turn);
                 let cannot = |e: io::Error| {
                     ("filename", format!("is {}, which cannot be opened: {e}", path.display()))
                 };

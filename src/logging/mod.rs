@@ -87,7 +87,10 @@ impl Logging {
             propagate: planned.propagate,
             handlers: planned.handlers.iter().filter_map(|name| opened.get(name).cloned()).collect(),
         };
-        let root = logger(plan.root);
+        let mut root = logger(plan.root);
+        if let Some(Ok(usual)) = plan.usual.map(|planned| Handler::open("standard error", planned)) {
+            root.handlers.push(Arc::new(usual));
+        }
         let loggers =
             plan.loggers.into_iter().map(|(name, planned)| (logger_name(&name), logger(planned))).collect();
         let ours = root.level.unwrap_or(usual);

@@ -6,6 +6,7 @@ use super::{
     file::Turn,
     format::Format,
     level::Level,
+    logger_name,
     section::{LoggerSection, LoggingSection},
     syslog::Address,
 };
@@ -15,6 +16,8 @@ use crate::nearest;
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) handlers: BTreeMap<String, PlannedHandler>,
+    /// What the root has where nobody says anything.
+    pub(super) usual: Option<PlannedHandler>,
     pub(super) loggers: BTreeMap<String, PlannedLogger>,
     pub(super) root: PlannedLogger,
 }
@@ -46,7 +49,7 @@ pub(super) struct PlannedLogger {
 /// What cannot be honoured: the names that lead to it within the section, and what is wrong with it.
 pub(crate) type Faults = Vec<(Vec<String>, String)>;
 
-/// The handler that is there when nobody says anything.
+/// The formatter of the handler that the root has where nobody says anything.
 const USUAL: &str = "default";
 
 impl LoggingSection {
@@ -73,6 +76,7 @@ impl LoggingSection {
         if !self.filters.is_empty() {
             wrong(&["filters"], "must be empty: filters are classes of Python".into());
         }
+        let mut faults_of_names = Faults::new();
         let mut formats = BTreeMap::new();
         for (name, formatter) in &self.formatters {
             match formatter.format() {
@@ -125,16 +129,23 @@ impl LoggingSection {
                 handlers: logger.handlers.clone().unwrap_or_default(),
             }
         };
+        let mut spelt = BTreeMap::new();
+        for name in self.loggers.keys() {
+            if let Some(other) = spelt.insert(logger_name(name), name) {
+                faults_of_names
+                    .push((vec!["loggers".into(), name.clone()], format!("is {other:?} by another name")));
+            }
+        }
         let loggers: BTreeMap<String, PlannedLogger> =
             self.loggers.iter().map(|(name, one)| (name.clone(), logger(&["loggers", name], one))).collect();
-        let mut root = self.root.as_ref().map(|root| logger(&["root"], root)).unwrap_or_default();
+        let mut usual = None;
+        let root = self.root.as_ref().map(|root| logger(&["root"], root)).unwrap_or_default();
         if self.root.as_ref().is_none_or(|root| root.handlers.is_none()) {
             let format = formats.get(USUAL).cloned().unwrap_or_else(|| Arc::new(Format::usual()));
-            let usual = PlannedHandler { level: Level::ALL, format, target: Target::Stderr };
-            handlers.entry(USUAL.to_owned()).or_insert(usual);
-            root.handlers.push(USUAL.to_owned());
+            usual = Some(PlannedHandler { level: Level::ALL, format, target: Target::Stderr });
         }
-        if faults.is_empty() { Ok(Plan { handlers, loggers, root }) } else { Err(faults) }
+        faults.extend(faults_of_names);
+        if faults.is_empty() { Ok(Plan { handlers, usual, loggers, root }) } else { Err(faults) }
     }
 }
 
