@@ -249,6 +249,44 @@ async fn services_that_cannot_start_on_another_bus_come_back_and_keep_their_data
 }
 
 #[tokio::test]
+async fn keys_in_files_are_read_again() -> Outcome {
+    let redis = Server::redis(&[]).await?;
+    let place = Place::new()?;
+    let (file, actors) = (place.path().join("simple.conf"), place.path().join("actors"));
+    fs::create_dir(&actors)?;
+    let key = async |name: &str| -> Outcome<String> {
+        let path = place.path().join(name).display().to_string();
+        place.cli(&["key", "new", &path])?.run().await?.expect(0)?;
+        Ok(place.cli(&["key", "show", &path])?.run().await?.expect(0)?.out)
+    };
+    let (anna, bert) = (key("anna").await?, key("bert").await?);
+    fs::write(actors.join("anna.pub"), anna)?;
+    fs::write(
+        &file,
+        serde_json::json!({"bus_uri": redis.uri(), "access": {"actors_dir": actors}}).to_string(),
+    )?;
+    let mut service = place.order("commissaire-simple-service")?.arg("-c").arg(&file).start()?;
+    service.logs("ready", |line| line.contains("ready")).await?;
+    let call = async |name: &str, code: i32| -> Outcome {
+        let call = place.cli(&["call", "simple.add", "[2, 3]", "--bus-uri", &redis.uri()])?;
+        let call = call.env("COMMISSAIRE_IDENTITY__NAME", name);
+        let call = call.env("COMMISSAIRE_IDENTITY__KEY_FILE", place.path().join(name));
+        call.run().await?.expect(code).map(drop)
+    };
+    call("anna", 0).await?;
+    call("bert", 1).await?;
+    fs::write(actors.join("bert.pub"), bert)?;
+    fs::remove_file(actors.join("anna.pub"))?;
+    service.signal(Signal::HUP)?;
+    service.logs("the change", |line| line.contains("has changed changed=access")).await?;
+    call("bert", 0).await?;
+    call("anna", 1).await?;
+    service.signal(Signal::HUP)?;
+    service.logs("no change", |line| line.contains("it is as before")).await?;
+    service.terminate().await?.expect(0).map(drop)
+}
+
+#[tokio::test]
 async fn a_file_of_the_log_is_opened_again_when_it_was_moved_away() -> Outcome {
     let redis = Server::redis(&[]).await?;
     let place = Place::new()?;

@@ -19,14 +19,14 @@ use crate::{
 /// more specific than one with `*`, and that than one with `#`. So `"storage.delete": ["admin"]` takes `delete` out of
 /// `"storage.*": ["*"]`, and an empty list closes what it names. What no rule covers is refused; no rules at all let
 /// every known actor ask for everything.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Access {
     actors: HashMap<Token, Vec<PublicKey>>,
     /// The most specific first.
     rules: Vec<(Pattern, Who)>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Who {
     Known,
     Named(Vec<Token>),

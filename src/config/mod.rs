@@ -304,11 +304,20 @@ impl Config {
         self
     }
 
-    /// The names at the top whose values are others in `new`.
+    /// The names at the top whose values are others in `new`, or the keys that they lead to.
     pub(crate) fn changes(&self, new: &Self) -> Vec<String> {
         let names: std::collections::BTreeSet<&String> =
             self.members.keys().chain(new.members.keys()).collect();
-        let differs = |name: &&String| self.members.get(*name) != new.members.get(*name);
+        let key = |config: &Self| config.identity.key.as_ref().map(|key| key.public());
+        let (same_key, same_access) = (key(self) == key(new), self.access == new.access);
+        let differs = |name: &&String| {
+            let same = match name.as_str() {
+                "identity" => same_key,
+                "access" => same_access,
+                _ => true,
+            };
+            !same || self.members.get(*name) != new.members.get(*name)
+        };
         names.into_iter().filter(differs).cloned().collect()
     }
 
