@@ -80,15 +80,15 @@ impl<'l> Reading<'l> {
     pub(super) fn loaded<T>(&mut self, name: &str, loaded: Result<T>) -> Option<T> {
         let path = [name.to_owned()];
         let place = self.place(&path).map(|place| format!("{place}: ")).unwrap_or_default();
-        loaded.map_err(|error| self.faults.push(format!("{place}{error}"))).ok()
+        loaded.map_err(|error| self.faults.push(format!("{place}{}", in_one_line(&error.to_string())))).ok()
     }
 
     /// One more fault, of the member at `path`.
     pub(super) fn wrong(&mut self, path: &[String], problem: &str) {
         let place = self.place(path).map(|place| format!("{place}: ")).unwrap_or_default();
         self.faults.push(match path {
-            [] => format!("{place}{problem}"),
-            _ => format!("{place}member {:?} {problem}", path.join(".")),
+            [] => format!("{place}{}", in_one_line(problem)),
+            _ => format!("{place}member {:?} {}", path.join("."), in_one_line(problem)),
         });
     }
 
@@ -138,6 +138,18 @@ impl<'l> Reading<'l> {
         let read = Value::serialize(json).ok()?;
         read.as_str().is_none().then_some(read)
     }
+}
+
+/// `text`, in which something of the configuration may stand, without characters that would move the cursor.
+fn in_one_line(text: &str) -> String {
+    text.chars().fold(String::new(), |mut line, c| {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+        line
+    })
 }
 
 /// What serde calls a type, as people do.
