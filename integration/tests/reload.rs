@@ -50,6 +50,14 @@ impl Calling {
     }
 }
 
+/// The example service with its key in `etcd`, on the bus on `redis`, at work.
+async fn started(place: &Place, etcd: &Server, redis: &Server) -> Outcome<Process> {
+    let order = place.order("commissaire-simple-service")?.env("ETCD_MACHINES", etcd.uri());
+    let mut service = order.args(["--bus-uri", &redis.uri()]).start()?;
+    service.logs("ready", |line| line.contains("ready")).await?;
+    Ok(service)
+}
+
 /// What `process` logged so far that holds `text`.
 fn lines(process: &Process, text: &str) -> usize {
     process.err().iter().filter(|line| line.contains(text)).count()
@@ -60,9 +68,7 @@ async fn a_level_that_changes_in_etcd_holds_within_a_second_and_no_message_is_lo
     let (etcd, redis) = (Server::etcd(&[]).await?, Server::redis(&[]).await?);
     let mut writer = client(&etcd.uri()).await?;
     let place = Place::new()?;
-    let order = place.order("commissaire-simple-service")?.env("ETCD_MACHINES", etcd.uri());
-    let mut service = order.args(["--bus-uri", &redis.uri()]).start()?;
-    service.logs("ready", |line| line.contains("ready")).await?;
+    let service = started(&place, &etcd, &redis).await?;
     ensure!(lines(&service, "DEBUG") == 0, "{service:?} tells more than it was asked for");
     let calling = Calling::start(&redis.uri()).await?;
     let changes = |service: &Process| lines(service, "the configuration has changed");
@@ -89,9 +95,7 @@ async fn what_cannot_be_used_changes_nothing_and_what_needs_a_restart_says_so() 
     let (etcd, redis) = (Server::etcd(&[]).await?, Server::redis(&[]).await?);
     let mut writer = client(&etcd.uri()).await?;
     let place = Place::new()?;
-    let order = place.order("commissaire-simple-service")?.env("ETCD_MACHINES", etcd.uri());
-    let mut service = order.args(["--bus-uri", &redis.uri()]).start()?;
-    service.logs("ready", |line| line.contains("ready")).await?;
+    let mut service = started(&place, &etcd, &redis).await?;
     let calling = Calling::start(&redis.uri()).await?;
     for (text, says) in [
         (r#"{"grace_seconds": "long"}"#, "member \"grace_seconds\" must be"),

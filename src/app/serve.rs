@@ -60,7 +60,8 @@ pub async fn serve(host: &impl Host, config: Config) -> Result<(), Arc<Error>> {
     let mut changes = Changes::new(host.etcd().cloned())?;
     install(host.verbosity().logging(&config, host.usual_level())?);
     let supervised = Supervised::begin();
-    let (uri, bus) = join(host, &config).await?;
+    let uri = host.bus(&config)?;
+    let bus = open(host, &uri, &config).await?;
     let services = Services::new(bus, &config);
     // From here on a signal ends it in order: calls are answered before the start is over.
     let told = until_told(services.failure())?;
@@ -230,12 +231,6 @@ impl<H: Host> Serving<'_, H> {
 
 fn refuse(error: &Error) {
     tracing::error!("the configuration has changed, and cannot be used; nothing changes: {}", error.chain());
-}
-
-async fn join(host: &impl Host, config: &Config) -> Result<(BusUri, Arc<dyn Bus>)> {
-    let uri = host.bus(config)?;
-    let bus = open(host, &uri, config).await?;
-    Ok((uri, bus))
 }
 
 async fn open(host: &impl Host, uri: &BusUri, config: &Config) -> Result<Arc<dyn Bus>> {

@@ -2,7 +2,7 @@
 
 use std::{
     env, fmt, fs,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -39,7 +39,7 @@ pub struct EtcdKey {
     tls: Option<Tls>,
     required: bool,
     /// What it held when it was last read.
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<Option<Read>>>,
 }
 
 /// The files that TLS takes, with the variables that name them. Read whenever a connection is made: certificates are
@@ -48,14 +48,6 @@ pub struct EtcdKey {
 struct Tls {
     authority: Option<String>,
     certificate: Option<(String, String)>,
-}
-
-#[derive(Default)]
-enum Known {
-    /// Nothing: no machine has answered yet.
-    #[default]
-    Nothing,
-    Read(Read),
 }
 
 /// What a key holds.
@@ -70,13 +62,9 @@ struct Read {
 impl EtcdKey {
     /// The key of the program `name`, if `ETCD_MACHINES` says where etcd is. With `required` it must be there and be read.
     pub fn from_env(name: &str, required: bool) -> Result<Option<Self>> {
-        Self::new(name, required, |variable| {
-            let text = env::var_os(variable)?;
-            Some(text.to_string_lossy().into_owned()).filter(|text| !text.is_empty())
-        })
-    }
-
-    fn new(name: &str, required: bool, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
+        let variable = |name: &str| {
+            Some(env::var_os(name)?.to_string_lossy().into_owned()).filter(|text| !text.is_empty())
+        };
         let Some(machines) = variable("ETCD_MACHINES") else {
             if required {
                 return Err(Error::config("--require-etcd: ETCD_MACHINES does not say where etcd is"));
@@ -143,9 +131,9 @@ impl EtcdKey {
     /// What it sets. Where it cannot be read, that is a warning, and what it set before stays; where it must be read, it
     /// is an error. So is what holds no object, but for the first time.
     pub(super) async fn read(&self) -> Result<Option<Layer>> {
-        let first = matches!(*self.known(), Known::Nothing);
+        let first = self.known().is_none();
         match self.get().await {
-            Ok((_, read)) => *self.known() = Known::Read(read),
+            Ok((_, read)) => *self.known() = Some(read),
             Err(why) if self.required => {
                 return Err(Error::config(format!(
                     "etcd cannot be read, and --require-etcd was said: {why}"
@@ -157,11 +145,8 @@ impl EtcdKey {
                 tracing::warn!("etcd cannot be read: {why}; {then}");
             }
         }
-        let text = match &*self.known() {
-            Known::Nothing => return Ok(None),
-            Known::Read(read) => read.text.clone(),
-        };
-        let why = match text {
+        let Some(known) = self.known().clone() else { return Ok(None) };
+        let why = match known.text {
             None => format!("etcd has no key {}", self.key),
             Some((text, revision)) => match self.layer(&text, revision) {
                 Ok(layer) => return Ok(Some(layer)),
@@ -195,7 +180,7 @@ impl EtcdKey {
                         tracing::info!(key = self.key, "etcd can be read again");
                     }
                     failures = 0;
-                    let same = matches!(&*self.known(), Known::Read(known) if known.text == read.text);
+                    let same = self.known().as_ref().is_some_and(|known| known.text == read.text);
                     if !same || self.watch(client, read.at).await {
                         return;
                     }
@@ -263,7 +248,7 @@ impl EtcdKey {
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Option<Read>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

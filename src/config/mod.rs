@@ -292,13 +292,16 @@ impl Config {
 
     /// The same, but for these members at the top, which are as in `other`.
     pub(crate) fn but(mut self, other: &Self, names: &[String]) -> Self {
-        if names.iter().any(|name| name == "data_dir") {
-            self.common.data_dir.clone_from(&other.common.data_dir);
-        }
         for name in names {
             match other.members.get(name) {
                 Some(value) => drop(self.members.insert(name.clone(), value.clone())),
                 None => drop(self.members.remove(name)),
+            }
+            match name.as_str() {
+                "data_dir" => self.common.data_dir.clone_from(&other.common.data_dir),
+                "identity" => self.identity.clone_from(&other.identity),
+                "access" => self.access.clone_from(&other.access),
+                _ => {}
             }
         }
         self

@@ -53,24 +53,16 @@ impl Handler {
             }
             Target::Syslog { address, facility } => Sink::Syslog(Mutex::new(Syslog::new(address, facility))),
         };
-        Ok(Self {
-            name: name.to_owned(),
-            level: plan.level,
-            format: plan.format,
-            sink,
-            failed: AtomicBool::new(false),
-        })
+        Ok(Self::new(name, plan.level, plan.format, sink))
     }
 
-    /// Where what matters goes that no handler takes.
-    pub(super) fn last_resort() -> Self {
-        Self {
-            name: "last resort".to_owned(),
-            level: Level::WARNING,
-            format: Arc::new(Format::message()),
-            sink: Sink::Stderr,
-            failed: AtomicBool::new(false),
-        }
+    /// Standard error.
+    pub(super) fn stderr(level: Level, format: Arc<Format>) -> Self {
+        Self::new("standard error", level, format, Sink::Stderr)
+    }
+
+    fn new(name: &str, level: Level, format: Arc<Format>, sink: Sink) -> Self {
+        Self { name: name.to_owned(), level, format, sink, failed: AtomicBool::new(false) }
     }
 
     pub(super) fn write(&self, record: &Record<'_>) {

@@ -31,7 +31,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use self::{handler::Handler, record::Record};
+use self::{format::Format, handler::Handler, record::Record};
 pub use level::Level;
 pub(crate) use plan::Faults;
 pub use section::LoggingSection;
@@ -43,6 +43,7 @@ static LOG: OnceLock<reload::Handle<Logging, Registry>> = OnceLock::new();
 pub struct Logging {
     loggers: BTreeMap<String, Logger>,
     root: Logger,
+    /// Where what matters goes that no handler takes.
     last_resort: Arc<Handler>,
     /// The level of the root.
     ours: Level,
@@ -88,14 +89,12 @@ impl Logging {
             handlers: planned.handlers.iter().filter_map(|name| opened.get(name).cloned()).collect(),
         };
         let mut root = logger(plan.root);
-        if let Some(Ok(usual)) = plan.usual.map(|planned| Handler::open("standard error", planned)) {
-            root.handlers.push(Arc::new(usual));
-        }
+        root.handlers.extend(plan.usual.map(|format| Arc::new(Handler::stderr(Level::ALL, format))));
         let loggers =
             plan.loggers.into_iter().map(|(name, planned)| (logger_name(&name), logger(planned))).collect();
         let ours = root.level.unwrap_or(usual);
         LazyLock::force(&format::BEGAN);
-        let last_resort = Arc::new(Handler::last_resort());
+        let last_resort = Arc::new(Handler::stderr(Level::WARNING, Arc::new(Format::message())));
         Ok(Self { loggers, root, last_resort, ours, others, routes: RwLock::default() })
     }
 

@@ -16,8 +16,8 @@ use crate::nearest;
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) handlers: BTreeMap<String, PlannedHandler>,
-    /// What the root has where nobody says anything.
-    pub(super) usual: Option<PlannedHandler>,
+    /// How lines on standard error look, where the root has a handler for them because nobody says anything.
+    pub(super) usual: Option<Arc<Format>>,
     pub(super) loggers: BTreeMap<String, PlannedLogger>,
     pub(super) root: PlannedLogger,
 }
@@ -76,7 +76,6 @@ impl LoggingSection {
         if !self.filters.is_empty() {
             wrong(&["filters"], "must be empty: filters are classes of Python".into());
         }
-        let mut faults_of_names = Faults::new();
         let mut formats = BTreeMap::new();
         for (name, formatter) in &self.formatters {
             match formatter.format() {
@@ -109,6 +108,12 @@ impl LoggingSection {
                 Err((member, why)) => wrong(&at(member), why),
             }
         }
+        let mut spelt = BTreeMap::new();
+        for name in self.loggers.keys() {
+            if let Some(other) = spelt.insert(logger_name(name), name) {
+                wrong(&["loggers", name], format!("is {other:?} by another name"));
+            }
+        }
         let mut logger = |path: &[&str], logger: &LoggerSection| {
             let at = |member| [path, &[member]].concat();
             for (number, name) in logger.handlers.iter().flatten().enumerate() {
@@ -129,22 +134,11 @@ impl LoggingSection {
                 handlers: logger.handlers.clone().unwrap_or_default(),
             }
         };
-        let mut spelt = BTreeMap::new();
-        for name in self.loggers.keys() {
-            if let Some(other) = spelt.insert(logger_name(name), name) {
-                faults_of_names
-                    .push((vec!["loggers".into(), name.clone()], format!("is {other:?} by another name")));
-            }
-        }
         let loggers: BTreeMap<String, PlannedLogger> =
             self.loggers.iter().map(|(name, one)| (name.clone(), logger(&["loggers", name], one))).collect();
-        let mut usual = None;
         let root = self.root.as_ref().map(|root| logger(&["root"], root)).unwrap_or_default();
-        if self.root.as_ref().is_none_or(|root| root.handlers.is_none()) {
-            let format = formats.get(USUAL).cloned().unwrap_or_else(|| Arc::new(Format::usual()));
-            usual = Some(PlannedHandler { level: Level::ALL, format, target: Target::Stderr });
-        }
-        faults.extend(faults_of_names);
+        let silent = self.root.as_ref().is_none_or(|root| root.handlers.is_none());
+        let usual = silent.then(|| formats.get(USUAL).cloned().unwrap_or_else(|| Arc::new(Format::usual())));
         if faults.is_empty() { Ok(Plan { handlers, usual, loggers, root }) } else { Err(faults) }
     }
 }
