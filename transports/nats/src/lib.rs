@@ -11,6 +11,7 @@ mod call;
 mod clock;
 mod declare;
 mod door;
+mod events;
 mod fault;
 mod fitness;
 #[cfg(test)]

@@ -2,17 +2,12 @@
 //! and everybody learns when it was made again.
 
 use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use async_nats::{
-    Client, Event, HeaderMap, Message, ServerAddr, ServerError, StatusCode, Subject, Subscriber,
-    connection::State as Wire,
+    Client, HeaderMap, Message, ServerAddr, StatusCode, Subject, Subscriber, connection::State as Wire,
 };
 use bytes::Bytes;
 use commissaire::{Connectivity, Error, Result};
@@ -25,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bus::BOUND,
+    events::{BAIT, Events},
     fault::Fault,
     mux::{Heard, Mux, Waiting},
     names::Names,
@@ -39,8 +35,8 @@ const DIAL: Duration = Duration::from_secs(1);
 const JITTER_MS: u64 = 250;
 /// How soon a change is seen whose event was lost.
 const LOOK: Duration = Duration::from_millis(250);
-/// The most refusals that are remembered.
-const MOST_REFUSED: usize = 1_000;
+/// How long we wait for what the server has said already, and the library has not told yet.
+const TOLD: Duration = Duration::from_secs(2);
 
 /// What holds of the connection now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,6 +238,26 @@ impl Link {
         Ok(generation)
     }
 
+    /// Like [`echo`](Self::echo), and the library has told by then whatever the server had to say of subscriptions.
+    ///
+    /// It tells so beside the messages, by a task of its own, so that an echo may overtake a refusal. What it tells
+    /// keeps its order, though: so this subscribes to what no server takes, and waits until that is told.
+    pub(crate) async fn settled(&self, deadline: Instant) -> Result<u64, Fault> {
+        let one = timeout_at(deadline, self.events.one.lock()).await.map_err(|_| Fault::Late)?;
+        let mut told = self.events.told.subscribe();
+        told.mark_unchanged();
+        self.up(deadline).await?;
+        let bait = self.client.subscribe(format!("{}{BAIT}", self.back)).await;
+        let bait = bait.map_err(|_| Fault::Closed)?;
+        let generation = self.echo(deadline).await?;
+        // A server that says nothing at all has taken it.
+        if timeout(TOLD, told.changed()).await.is_err() {
+            tracing::debug!("the NATS server accepts a subject that is none");
+        }
+        drop((bait, one));
+        Ok(generation)
+    }
+
     /// How old the connection is at `now`.
     pub(crate) fn since(&self, now: Instant) -> Duration {
         now.saturating_duration_since(*self.since.lock().unwrap_or_else(PoisonError::into_inner))
@@ -249,7 +265,7 @@ impl Link {
 
     /// Whether the server has refused a subscription to `subject`.
     pub(crate) fn is_refused(&self, subject: &str) -> bool {
-        self.events.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(subject)
+        self.events.is_refused(subject)
     }
 }
 
@@ -266,56 +282,6 @@ fn pause(last: &Mutex<Option<Instant>>) -> Duration {
     };
     *last = Some(next);
     next - now
-}
-
-/// What the library tells. A refusal is noted as soon as it is told: who has subscribed asks for it after an echo.
-struct Events {
-    mux: Arc<Mux>,
-    back: String,
-    /// Messages that were dropped, until [`watch_over`] looks.
-    slow: AtomicU64,
-    /// The subjects that we may not subscribe to.
-    refused: Mutex<BTreeSet<String>>,
-}
-
-impl Events {
-    fn new(back: &str) -> Self {
-        Self {
-            mux: Arc::default(),
-            back: back.to_owned(),
-            slow: AtomicU64::new(0),
-            refused: Mutex::default(),
-        }
-    }
-
-    fn take(&self, event: Event) {
-        match event {
-            Event::SlowConsumer(_) => drop(self.slow.fetch_add(1, Ordering::Relaxed)),
-            Event::ServerError(ServerError::Other(text)) => self.forbid(&text),
-            _ => {}
-        }
-    }
-
-    /// Reads what the server says about permissions: `Permissions Violation for Publish to "SUBJECT"`.
-    fn forbid(&self, text: &str) {
-        let Some(subject) = text.split('"').nth(1) else {
-            tracing::warn!(
-                error = text.escape_default().take(256).collect::<String>(),
-                "the NATS server complains"
-            );
-            return;
-        };
-        let lower = text.to_lowercase();
-        if lower.contains("for publish") || subject.strip_suffix(".*") == Some(&self.back) {
-            self.mux.forbid(subject);
-        } else if lower.contains("for subscription") {
-            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-            if refused.len() < MOST_REFUSED {
-                refused.insert(subject.to_owned());
-            }
-        }
-        tracing::warn!(subject, "the NATS server does not allow us this subject");
-    }
 }
 
 /// Hands answers to those who wait.

@@ -34,17 +34,14 @@ pub(crate) async fn open(
     };
     let subscriber =
         subscribed.map_err(|_| Error::new(ErrorKind::Closed, format!("{}: the bus is closed", what())))?;
-    // The library tells of a refusal beside the messages, so that one echo may overtake it.
-    for _ in 0..2 {
-        known(link, subject, deadline).await.map_err(|fault| fault.into_error(&what()))?;
-    }
+    known(link, subject, deadline).await.map_err(|fault| fault.into_error(&what()))?;
     Ok(subscriber)
 }
 
-/// Waits until the server knows of all that was subscribed. Returns the generation of which that holds.
+/// Waits until the server knows of all that was subscribed, and has allowed `subject`. Returns the generation of which that holds.
 pub(crate) async fn known(link: &Link, subject: &str, deadline: Instant) -> Result<u64, Fault> {
     loop {
-        match link.echo(deadline).await {
+        match link.settled(deadline).await {
             Ok(_) if link.is_refused(subject) => {
                 return Err(Fault::Forbidden(format!("subscribe to {subject}")));
             }
