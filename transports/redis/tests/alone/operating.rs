@@ -119,8 +119,9 @@ async fn a_subscription_that_nobody_reads_for_too_long_is_removed() -> Outcome {
     // Killed: nobody says that it leaves.
     let killed = connect_with(&server.uri(), EXPIRY).await?;
     let name = Token::new("doomed")?;
-    let held = killed.subscribe(Source::Durable(name.clone(), vec![Pattern::new("t.#")?]), 1).await?;
+    // It is read from some moment within `subscribe` on.
     let start = Instant::now();
+    let held = killed.subscribe(Source::Durable(name.clone(), vec![Pattern::new("t.#")?]), 1).await?;
     drop((killed, held));
     until("it is removed", LIMIT, async || other.remove_durable(&name, Some(EXPIRY)).await.unwrap()).await?;
     assert!(start.elapsed() >= EXPIRY, "it was removed after {:?}", start.elapsed());
