@@ -285,9 +285,10 @@ pub(crate) async fn only_an_idle_durable_subscription_is_removed(stage: Arc<Stag
         ensure!(!removed, "a subscription was removed as idle for an hour within a second");
     }
     let mut reader = stage.reader(&here, durable(), 1).await?;
-    for number in 0..3 {
-        reader.expect(&number.to_string()).await?;
-    }
+    // In any order: the first may have been on its way to the reader that left, and comes back from there.
+    let mut bodies = reader.take_bodies(3).await?;
+    bodies.sort_unstable();
+    ensure!(bodies == ["0", "1", "2"], "{bodies:?} were kept");
     drop(reader);
     if unknown {
         return Ok(());
