@@ -18,6 +18,8 @@ mod file;
 mod hidden;
 mod json;
 mod layer;
+#[cfg(feature = "etcd")]
+mod machines;
 mod own;
 mod place;
 mod require;
@@ -45,6 +47,8 @@ use faults::Reading;
 pub use file::ConfigFile;
 pub use hidden::Hidden;
 use layer::Layer;
+#[cfg(feature = "etcd")]
+pub use machines::{EtcdMachines, EtcdNames};
 pub use own::{NoMembers, OwnMembers};
 pub use place::Place;
 pub use require::{Requirement, Requirements};

@@ -95,6 +95,7 @@ impl StorageClient {
             with_revision: true,
             expected_revision: guard.expected_revision.map(Expected::One),
             fence: guard.fence,
+            operation: None,
             quiet_if_unchanged: false,
         };
         read("storage.save", &self.0.call(Save, &params).await?)
@@ -108,6 +109,7 @@ impl StorageClient {
             with_revision: true,
             expected_revision: None,
             fence: None,
+            operation: None,
             quiet_if_unchanged: false,
         };
         read("storage.save", &self.0.call(Save, &params).await?)
@@ -125,6 +127,7 @@ impl StorageClient {
             model_json_data: by_key::<T>(key)?,
             expected_revision: guard.expected_revision.map(Expected::One),
             fence: guard.fence,
+            operation: None,
         };
         self.0.call(Delete, &params).await
     }
@@ -141,7 +144,7 @@ impl StorageClient {
             model_type_name: name::<T>(),
             with_revision: true,
             limit: Some(MAX_PAGE),
-            after: None,
+            ..ListParams::default()
         };
         let mut records = Vec::new();
         let mut revision = None;
@@ -159,7 +162,7 @@ impl StorageClient {
     /// The changes after the revision `since`, as many as fit one answer: ask again from its `next` until that is its
     /// `latest`. An error of code 410 when they are not all known any more: then list anew.
     pub async fn changes(&self, since: u64) -> Result<ChangesOutput> {
-        self.0.call(Changes, &ChangesParams { since, limit: None }).await
+        self.0.call(Changes, &ChangesParams { since, ..ChangesParams::default() }).await
     }
 }
 

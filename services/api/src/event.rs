@@ -18,9 +18,11 @@ pub enum Verb {
     Updated,
     /// It is gone.
     Deleted,
+    /// Changes up to this revision can be told no more: list anew. Of no class and no record.
+    Compacted,
 }
 
-/// Announced as `notify.storage.{class}.{event}` after the record is durably stored, never before; at least once, and
+/// Announced as `notify.storage.{class}.{event}`, or as `notify.storage.compacted` where changes were lost, after the record is durably stored, never before; at least once, and
 /// in order for each record. The records of secret models are never announced.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StorageEvent {
@@ -39,7 +41,10 @@ impl Event for StorageEvent {
     const PATTERN: &'static str = "notify.storage.#";
 
     fn key(&self) -> commissaire::Result<Key> {
-        Key::new(format!("notify.storage.{}.{}", self.class, self.event))
+        Key::new(match self.event {
+            Verb::Compacted => "notify.storage.compacted".to_owned(),
+            event => format!("notify.storage.{}.{event}", self.class),
+        })
     }
 }
 
@@ -58,6 +63,7 @@ impl Verb {
             Self::Created => "created",
             Self::Updated => "updated",
             Self::Deleted => "deleted",
+            Self::Compacted => "compacted",
         }
     }
 }

@@ -9,7 +9,7 @@
 //! | 409 | a lease is held, or its token is not the current | `name`; `holder` and `expires_in_ms` when held |
 //! | [410](COMPACTED) | changes were asked for that are not known any more | `compacted`, `latest` |
 //! | −32003 | the answer would not fit the bus: page, or ask for fewer at once | `most`: the bytes that do |
-//! | −32002 | the store's disk fails or is full; nothing was changed | `kind`: `store` |
+//! | −32002 | the store cannot be used now: its disk fails or is full, its server is away or refuses | `kind`: `store`, `maybe_executed` |
 //!
 //! A parameter or record that breaks a rule is −32602 with every fault in `data.faults`; text that is not JSON −32700.
 
@@ -30,6 +30,8 @@ pub const MAX_RECORD: usize = MAX_ANSWER - 4 * 1024;
 pub const MAX_PAGE: u32 = 1000;
 /// The most bytes of the name or the holder of a lease.
 pub const MAX_LEASE_NAME: usize = 200;
+/// The most bytes of the name of an operation.
+pub const MAX_OPERATION: usize = 200;
 /// The longest time to live of a lease, in milliseconds: a day.
 pub const MAX_TTL_MS: u64 = 86_400_000;
 
@@ -109,6 +111,9 @@ pub struct SaveParams {
     /// Save only while this lease is ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<Fence>,
+    /// The caller's name for what this belongs to, for the log of changes: 1 to [`MAX_OPERATION`] bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
     /// Whether a record that is stored just so already is left as it is: no new revision, nothing announced.
     #[serde(default)]
     pub quiet_if_unchanged: bool,
@@ -128,6 +133,9 @@ pub struct DeleteParams {
     /// Delete only while this lease is ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<Fence>,
+    /// The caller's name for what this belongs to, for the log of changes: 1 to [`MAX_OPERATION`] bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
 }
 
 /// The revision that a record must have; 0: it must not be there.
@@ -175,6 +183,15 @@ pub struct ListParams {
     /// The key after which to begin: the `next` of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
+    /// Only records whose keys begin so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// Only records whose fields have these values: `{"status": "failed"}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Map<String, Value>>,
+    /// Only these fields of each record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<Vec<String>>,
 }
 
 /// A part of a list.
@@ -211,6 +228,10 @@ pub struct StoreHandler {
 pub struct ChangesParams {
     /// The revision after which to begin: the `next` of the answer before; 0 for all.
     pub since: u64,
+    /// Changes of this model only, in the handler that keeps it. Without, those of all models of the first handler:
+    /// each handler counts its own revisions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_type_name: Option<String>,
     /// The most changes to answer, from 1 to [`MAX_PAGE`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
@@ -219,7 +240,7 @@ pub struct ChangesParams {
 /// What was changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChangesOutput {
-    /// The changes, by revision.
+    /// The changes, by revision. Those that were made together may share one; then all of them are here.
     pub changes: Vec<Change>,
     /// What to give as `since` for those that follow.
     pub next: u64,
@@ -244,6 +265,15 @@ pub struct Change {
     pub record: Option<Data>,
     /// When: UTC, ISO 8601.
     pub at: String,
+    /// Who asked for it, if he said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// Whether that was proved by a signature.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verified: bool,
+    /// The caller's name for what it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
 }
 
 /// Which store answers.

@@ -1,30 +1,38 @@
 //! The configuration of the storage service.
 
+mod places;
+
 use std::path::PathBuf;
 
 use commissaire::{Result, app::Start};
 use serde::{Deserialize, Serialize};
 
+pub use places::{Kind, PlaceConfig, Places};
+
 /// What the storage service is configured with, beside what every service is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct StorageConfig {
-    /// The directory of the store's file, `storage.redb`, and of the key that secrets are sealed with, `master.key`.
+    /// The directory of the embedded store's file, `storage.redb`, and of the key that secrets are sealed with,
+    /// `master.key`.
     pub data_dir: PathBuf,
     /// The service's own members.
     pub members: Members,
 }
 
 /// The members that only this service has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Members {
-    /// How many changes `storage.changes` knows at least. Each takes about the size of its record on the disk.
+    /// How many changes `storage.changes` knows at least, of embedded stores. Each takes about the size of its record on
+    /// the disk.
     pub change_log: u64,
+    /// The places where records are kept; by default one embedded store.
+    pub storage_handlers: Places,
 }
 
 impl Default for Members {
     fn default() -> Self {
-        Self { change_log: 100_000 }
+        Self { change_log: 100_000, storage_handlers: Places::default() }
     }
 }
 

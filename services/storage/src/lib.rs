@@ -1,18 +1,20 @@
 //! The storage service: keeps the records of Commissaire, tells what changed, and lends leases.
 //!
-//! * [`store`]: the embedded store.
-//! * [`relay`]: announces what the store has changed.
-//! * [`owner`]: sees to it that the store is the only one on its bus.
+//! * [`handler`]: the places where records are kept, behind one trait.
+//! * [`routes`]: which model is kept in which of them.
+//! * [`relay`]: announces what they have changed.
+//! * [`owner`]: sees to it that no other places are on the bus.
 //! * [`config`]: what can be configured.
 //! * [`service`]: all of it, started and stopped together.
 
 pub mod config;
+pub mod handler;
 mod methods;
 pub mod owner;
 pub mod relay;
+pub mod routes;
 pub mod service;
-pub mod store;
 
 pub use config::StorageConfig;
+pub use handler::embedded::Store;
 pub use service::{PROGRAM, StorageService, start};
-pub use store::Store;

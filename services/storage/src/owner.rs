@@ -1,4 +1,5 @@
-//! One owner: an embedded store is the only one on its bus.
+//! One owner: what a storage service keeps is the only store on its bus. Several services may share a store that can be
+//! shared; then all of them have the same.
 //!
 //! Two services with different stores would share the calls out between them, and each would know half of the records. So
 //! a service asks at start which store answers already. Against two that start at the same moment, each also claims
@@ -35,6 +36,9 @@ pub struct Claim {
     pub store: String,
     /// The running instance.
     pub instance: String,
+    /// Whether others may have the same store at the same time.
+    #[serde(default)]
+    pub shared: bool,
 }
 
 impl Event for Claim {
@@ -68,10 +72,15 @@ pub struct Owner {
 
 impl Claim {
     /// A claim from now on.
-    pub fn new(store: Uuid, instance: Uuid) -> Self {
+    pub fn new(store: Uuid, instance: Uuid, shared: bool) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-        Self { started, store: store.to_string(), instance: instance.to_string() }
+        Self { started, store: store.to_string(), instance: instance.to_string(), shared }
+    }
+
+    /// Whether a service with the store `other` may be on the bus beside this one.
+    fn suffers(&self, other: &str) -> bool {
+        self.shared && other == self.store
     }
 
     /// The error of the service that must give way to the store `other`.
@@ -95,6 +104,7 @@ impl Owner {
         let claims = bus.subscribe(Source::Topic(vec![Pattern::new(Claim::PATTERN)?]), 64).await?;
         let client = Client::new(bus.clone()).with_timeout(ASK);
         match client.call(Store, &NoParams {}).await {
+            Ok(StoreOutput { store, .. }) if mine.suffers(&store) => {}
             Ok(StoreOutput { store, .. }) => return Err(mine.yields_to(&store)),
             Err(error) if *error.kind() == ErrorKind::NoResponders => {}
             Err(error) if error.is_temporary() || error.remote().is_some() => {
@@ -139,6 +149,9 @@ impl Owner {
             };
             if claim.instance == self.mine.instance {
                 return Ok(Heard::Mine);
+            }
+            if self.mine.suffers(&claim.store) {
+                return Ok(Heard::Another);
             }
             if claim < self.mine {
                 return Err(self.mine.yields_to(&claim.store));

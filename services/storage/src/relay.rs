@@ -1,8 +1,8 @@
-//! The relay: announces what is in the outbox.
+//! The relay: announces what a handler has changed.
 //!
 //! At least once, in order for each record, many records at one time. A message that is sent again, even
-//! after a restart, has the id that it had: it comes of the store's id and the revision. An entry leaves the outbox
-//! only after the bus has taken it.
+//! after a restart, has the id that it had: it comes of the place, the record and the revision. A change counts as
+//! announced only after the bus has taken it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,17 +13,19 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use commissaire::{Address, Backoff, Bus, Error, ErrorKind, Event, Message, MessageId};
 use commissaire_api::{
     StorageEvent,
     storage::{Change, Data},
 };
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::store::{Store, StoreError};
+use crate::handler::StoreError;
 
 /// How many messages are on their way at one time.
 const WINDOW: usize = 64;
@@ -39,11 +41,28 @@ const LINGER: Duration = Duration::from_millis(50);
 const GRACE: Duration = Duration::from_secs(1);
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(10) };
 
-/// Announces what is in the outbox of `store` on `bus`, and what comes into it, until `stop`.
-pub async fn relay(store: Arc<Store>, bus: Arc<dyn Bus>, stop: CancellationToken) {
+/// What is to be announced.
+#[async_trait]
+pub trait Outbox: Send + Sync {
+    /// In which place it was changed.
+    fn id(&self) -> Uuid;
+
+    /// What is to be announced after the revision `after`, by revision: at most `most`, and of at most `bytes` together,
+    /// but one at least. Those that share a revision come together.
+    fn due(&self, after: u64, most: usize, bytes: usize) -> Result<Vec<Change>, StoreError>;
+
+    /// Resolves when there is more to be announced, at once if that was so since the last time.
+    async fn more(&self);
+
+    /// Notes that these were announced: a revision stands as often as it was given out.
+    async fn sent(&self, revisions: Vec<u64>) -> Result<(), StoreError>;
+}
+
+/// Announces what is in `outbox` on `bus`, and what comes into it, until `stop`.
+pub async fn relay(outbox: Arc<dyn Outbox>, bus: Arc<dyn Bus>, stop: CancellationToken) {
     let relay = Relay {
-        line: Line { bus, store_id: store.id(), failing: AtomicBool::new(false) }.into(),
-        store,
+        line: Line { bus, place: outbox.id(), failing: AtomicBool::new(false) }.into(),
+        outbox,
         going: FuturesUnordered::new(),
         behind: HashMap::new(),
         ready: VecDeque::new(),
@@ -58,15 +77,26 @@ pub async fn relay(store: Arc<Store>, bus: Arc<dyn Bus>, stop: CancellationToken
     relay.run(stop).await;
 }
 
-/// The id of the message that announces `revision` of the store `store`: the same each time it is sent.
-pub fn message_id(store: Uuid, revision: u64) -> MessageId {
-    // Store ids are random, so the low half stays as good as random; version 8 is for ids made in one's own way.
-    let mixed = store.as_u128() ^ u128::from(revision);
-    MessageId(uuid::Builder::from_custom_bytes(mixed.to_be_bytes()).into_uuid())
+/// The id of the message that announces `change` of the place `place`: the same each time it is sent.
+pub fn message_id(place: Uuid, change: &Change) -> MessageId {
+    // Neither part can hold a slash.
+    id(place, change.revision, &format!("{}/{}", change.model_type_name, change.key))
+}
+
+/// The id of the message that tells of `what` in the revision `revision` of the place `place`.
+pub(crate) fn id(place: Uuid, revision: u64, what: &str) -> MessageId {
+    let mut hash = Sha256::new();
+    hash.update(place.as_bytes());
+    hash.update(revision.to_be_bytes());
+    hash.update(what);
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash.finalize()[..16]);
+    // Version 8 is for ids made in one's own way.
+    MessageId(uuid::Builder::from_custom_bytes(id).into_uuid())
 }
 
 struct Relay {
-    store: Arc<Store>,
+    outbox: Arc<dyn Outbox>,
     line: Arc<Line>,
     going: FuturesUnordered<BoxFuture<'static, Done>>,
     /// The records that have a message on its way, and what waits behind it.
@@ -100,10 +130,10 @@ impl Relay {
     async fn run(mut self, stop: CancellationToken) {
         loop {
             self.fill();
-            let store = self.store.clone();
+            let outbox = self.outbox.clone();
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = store.announced() => self.more = true,
+                () = outbox.more() => self.more = true,
                 Some(done) = self.going.next() => self.note(done),
                 () = sleep_until(self.linger), if !self.sent.is_empty() && !self.removing => self.remove(),
                 () = sleep_until(self.look), if self.may_read() => {}
@@ -132,7 +162,7 @@ impl Relay {
     /// Takes from the outbox what there is room for, and sends what may go.
     fn fill(&mut self) {
         if self.may_read() && Instant::now() >= self.look {
-            match self.store.outbox(self.read, AHEAD - self.held, AHEAD_BYTES) {
+            match self.outbox.due(self.read, AHEAD.saturating_sub(self.held), AHEAD_BYTES) {
                 Ok(due) => {
                     self.more = !due.is_empty();
                     for change in due {
@@ -142,7 +172,7 @@ impl Relay {
                     }
                 }
                 Err(error) => {
-                    // The store logs its failures itself.
+                    // The handler logs its failures itself.
                     tracing::debug!(%error, "the outbox could not be read");
                     self.look = Instant::now() + BACKOFF.most;
                 }
@@ -208,9 +238,9 @@ impl Relay {
     fn remove(&mut self) {
         self.removing = true;
         let revisions = std::mem::take(&mut self.sent);
-        let store = self.store.clone();
+        let outbox = self.outbox.clone();
         self.going.push(Box::pin(async move {
-            let removed = store.sent(revisions.clone()).await;
+            let removed = outbox.sent(revisions.clone()).await;
             Done::Removed(revisions, removed)
         }));
     }
@@ -219,7 +249,7 @@ impl Relay {
 /// The way to the bus.
 struct Line {
     bus: Arc<dyn Bus>,
-    store_id: Uuid,
+    place: Uuid,
     /// Whether the last attempt failed; so that a bus that is away is logged once.
     failing: AtomicBool,
 }
@@ -230,7 +260,7 @@ impl Line {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let sent = match message(self.store_id, change) {
+            let sent = match message(self.place, change) {
                 Ok(message) => self.bus.publish(message).await,
                 Err(error) => Err(error),
             };
@@ -253,7 +283,7 @@ impl Line {
 }
 
 /// The announcement of `change`.
-fn message(store: Uuid, change: &Change) -> Result<Message, Error> {
+fn message(place: Uuid, change: &Change) -> Result<Message, Error> {
     let model = change
         .record
         .clone()
@@ -265,5 +295,5 @@ fn message(store: Uuid, change: &Change) -> Result<Message, Error> {
         revision: Some(change.revision),
     };
     let body = Data::of(&event).map_err(|_| Error::malformed("an announcement cannot be written as JSON"))?;
-    Message::with_id(message_id(store, change.revision), Address::Topic(event.key()?), body.text().to_owned())
+    Message::with_id(message_id(place, change), Address::Topic(event.key()?), body.text().to_owned())
 }

@@ -1,10 +1,10 @@
-//! The service as a whole: store, methods, relay and claim, started and stopped together.
+//! The service as a whole: places, methods, relays and claim, started and stopped together.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use commissaire::{
-    Bus, Error, Metrics, Result, Running,
+    Bus, Metrics, Result, Running,
     app::{Failure, Instance, Program},
     config::{Config, OwnMembers},
 };
@@ -12,18 +12,17 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
 
 use crate::{
-    StorageConfig, Store,
+    StorageConfig,
     config::Members,
     methods::{self, Storage},
     owner::{Claim, Owner},
-    relay::relay,
-    store::StoreOptions,
+    routes::Routes,
 };
 
 /// The storage service as a program.
 pub const PROGRAM: Program = Program {
     name: "storage",
-    about: "Keeps the records of Commissaire in an embedded store, tells what changed, and lends leases",
+    about: "Keeps the records of Commissaire, tells what changed, and lends leases",
     members: OwnMembers::of::<Members>(),
     start: |begin| {
         Box::pin(async move {
@@ -39,41 +38,45 @@ pub const PROGRAM: Program = Program {
 #[must_use = "a service that is dropped ends"]
 pub struct StorageService {
     running: Running,
-    store: Arc<Store>,
-    relay: AbortOnDropHandle<()>,
+    routes: Arc<Routes>,
+    relays: Vec<AbortOnDropHandle<()>>,
     watch: AbortOnDropHandle<()>,
     stop: CancellationToken,
 }
 
-/// Opens the store, claims the bus, and begins to serve. Returns when the broker knows of the service.
+/// Opens the places, claims the bus, and begins to serve. Returns when the broker knows of the service.
 ///
-/// Fails with a configuration error when the store cannot be used, or when another store is on the bus. When the service
-/// cannot go on later, because an older store claims the bus or the store's writer has died, `failure` is told.
+/// Fails with an error when a place cannot be used, or when a storage service with other places is on the bus. When the
+/// service cannot go on later, because an older one with others claims the bus or a store's writer has died, `failure` is
+/// told.
 pub async fn start(
     bus: Arc<dyn Bus>,
     config: StorageConfig,
     metrics: Metrics,
     failure: Failure,
 ) -> Result<StorageService> {
-    let options = StoreOptions { dir: config.data_dir.clone(), change_log: config.members.change_log };
-    let opened = tokio::task::spawn_blocking(move || Store::open(&options)).await;
-    let store = Arc::new(opened.map_err(|_| Error::config("the store could not be opened: it panicked"))??);
+    let routes = Arc::new(Routes::open(&config).await?);
     let instance = Uuid::new_v4();
-    let owner = Owner::claim(&bus, Claim::new(store.id(), instance)).await?;
-    let storage = Arc::new(Storage { store: store.clone(), config, instance });
+    let claim = Claim::new(routes.id(), instance, routes.are_shared());
+    let owner = Owner::claim(&bus, claim).await?;
+    let storage = Arc::new(Storage { routes: routes.clone(), instance });
     let running = methods::service(storage).metrics(metrics).start(bus.clone()).await?;
     let stop = CancellationToken::new();
+    let relays = routes.handlers().cloned().map(|handler| {
+        let (bus, stop) = (bus.clone(), stop.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move { handler.announce(bus, stop).await }))
+    });
     Ok(StorageService {
-        relay: AbortOnDropHandle::new(tokio::spawn(relay(store.clone(), bus, stop.clone()))),
-        watch: AbortOnDropHandle::new(tokio::spawn(watch(owner, store.clone(), failure))),
+        relays: relays.collect(),
+        watch: AbortOnDropHandle::new(tokio::spawn(watch(owner, routes.clone(), failure))),
         running,
-        store,
+        routes,
         stop,
     })
 }
 
 /// Tells `failure` when the service cannot go on.
-async fn watch(owner: Owner, store: Arc<Store>, failure: Failure) {
+async fn watch(owner: Owner, routes: Arc<Routes>, failure: Failure) {
     let lost = async {
         match owner.defend().await {
             Some(error) => error,
@@ -81,12 +84,10 @@ async fn watch(owner: Owner, store: Arc<Store>, failure: Failure) {
             None => std::future::pending().await,
         }
     };
+    let broken = futures_util::future::select_all(routes.handlers().map(|handler| handler.broken()));
     let error = tokio::select! {
         error = lost => error,
-        () = store.stopped() => {
-            let path = store.path().display();
-            Error::unavailable(format!("the writer of store {path} has stopped: restart the service"))
-        }
+        (error, ..) = broken => error,
     };
     failure.report(error);
 }
@@ -100,8 +101,10 @@ impl Instance for StorageService {
     fn reconfigure(&self, config: &Config, changed: &[String]) -> Vec<String> {
         match config.own::<Members>() {
             Ok(members) => {
-                self.store.keep_changes(members.change_log);
-                Vec::new()
+                for handler in self.routes.handlers() {
+                    handler.keep_changes(members.change_log);
+                }
+                changed.iter().filter(|name| *name != "change_log").cloned().collect()
             }
             Err(_) => changed.to_vec(),
         }
@@ -109,16 +112,18 @@ impl Instance for StorageService {
 
     /// Takes nothing new, finishes what was begun within `grace`, announces what it can, and closes the store.
     async fn finish(self: Box<Self>, grace: Duration) {
-        let Self { running, store, relay, watch, stop } = *self;
+        let Self { running, routes, relays, watch, stop } = *self;
         running.drain(grace).await;
         stop.cancel();
-        if relay.await.is_err() {
-            tracing::error!("the relay panicked: what it did not announce is announced at the next start");
+        for relay in relays {
+            if relay.await.is_err() {
+                tracing::error!("a relay panicked: what it did not announce is announced at the next start");
+            }
         }
         watch.abort();
-        // Aborted or ended, it holds the store no longer.
+        // Aborted or ended, it holds the places no longer.
         let _ = watch.await;
         // The last commit is waited for here.
-        let _ = tokio::task::spawn_blocking(move || drop(store)).await;
+        let _ = tokio::task::spawn_blocking(move || drop(routes)).await;
     }
 }

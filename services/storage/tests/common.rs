@@ -6,11 +6,18 @@ use commissaire::{
     Bus, BusOptions, Client, Metrics,
     app::{Failure, Instance},
     connect,
+    testkit::Server,
 };
-use commissaire_api::{StorageClient, model::Model, storage::Fence};
+use commissaire_api::{
+    StorageClient,
+    model::Model,
+    storage::{Fence, MAX_ANSWER},
+};
 use commissaire_storage::{
-    StorageConfig, Store, start,
-    store::{Content, StoreError, StoreOptions, Transaction, Write},
+    StorageConfig, Store,
+    config::Members,
+    handler::{Content, Query, StoreError, Transaction, Write, embedded::StoreOptions},
+    start,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -67,7 +74,7 @@ pub(crate) fn expecting(mut write: Write, revision: u64) -> Write {
 
 /// Carries `writes` out together.
 pub(crate) async fn commit(store: &Store, writes: Vec<Write>) -> Result<Vec<u64>, StoreError> {
-    store.commit(Transaction { writes, fence: None, quiet_if_unchanged: false }).await
+    store.commit(Transaction::of(writes)).await
 }
 
 /// Carries `writes` out under a lease.
@@ -78,7 +85,7 @@ pub(crate) async fn commit_fenced(
     token: u64,
 ) -> Result<Vec<u64>, StoreError> {
     let fence = Some(Fence { name: name.to_owned(), token });
-    store.commit(Transaction { writes, fence, quiet_if_unchanged: false }).await
+    store.commit(Transaction { fence, ..Transaction::of(writes) }).await
 }
 
 /// The record and its revision.
@@ -87,9 +94,70 @@ pub(crate) fn get(store: &Store, model: &str, key: &str) -> Option<(Value, u64)>
     Some((serde_json::from_slice(&found.json).unwrap(), found.revision))
 }
 
+/// The first `most` records.
+pub(crate) fn all(most: usize) -> Query {
+    Query { prefix: String::new(), after: None, most, bytes: MAX_ANSWER }
+}
+
 /// A bus within this process.
 pub(crate) async fn memory_bus() -> Arc<dyn Bus> {
     connect(&"memory://".parse().unwrap(), &BusOptions::default(), commissaire_transports::ALL).await.unwrap()
+}
+
+/// Where a service keeps its records.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place {
+    Embedded,
+    Etcd,
+}
+
+/// Makes a test of each function for each place, in modules of their names.
+macro_rules! each_place {
+    ($($promise:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(crate::common::Place::Embedded).await;
+            })+
+        }
+        mod etcd {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(crate::common::Place::Etcd).await;
+            })+
+        }
+    };
+}
+pub(crate) use each_place;
+
+/// What a service leaves behind when it ends.
+pub(crate) struct Kept {
+    pub(crate) dir: TempDir,
+    pub(crate) etcd: Option<Server>,
+}
+
+impl Kept {
+    pub(crate) async fn new(place: Place) -> Self {
+        let etcd = match place {
+            Place::Embedded => None,
+            Place::Etcd => Some(Server::etcd(&[]).await.expect("an etcd")),
+        };
+        Self { dir: dir(), etcd }
+    }
+
+    /// The configuration of a service there.
+    pub(crate) fn config(&self) -> StorageConfig {
+        let mut config = StorageConfig::new(self.dir.path());
+        if let Some(etcd) = &self.etcd {
+            config.members = members(json!({"storage_handlers": {"type": "etcd", "server_url": etcd.uri()}}));
+        }
+        config
+    }
+}
+
+/// The members of a service as its configuration has them.
+pub(crate) fn members(members: Value) -> Members {
+    serde_json::from_value(members).expect("sound members")
 }
 
 /// A storage service on a bus of its own, with whom to ask it.
@@ -98,16 +166,26 @@ pub(crate) struct Served {
     pub(crate) client: Client,
     pub(crate) storage: StorageClient,
     service: Box<dyn Instance>,
-    /// Held so that the directory stays.
-    pub(crate) dir: TempDir,
+    /// Held so that it stays.
+    pub(crate) kept: Kept,
 }
 
 impl Served {
+    /// With an embedded store.
     pub(crate) async fn new() -> Self {
-        let (bus, dir) = (memory_bus().await, dir());
-        let service = serve(&bus, dir.path()).await.expect("the service starts");
+        Self::on(Place::Embedded).await
+    }
+
+    pub(crate) async fn on(place: Place) -> Self {
+        let kept = Kept::new(place).await;
+        Self::with(kept.config(), kept).await
+    }
+
+    pub(crate) async fn with(config: StorageConfig, kept: Kept) -> Self {
+        let bus = memory_bus().await;
+        let service = serve(&bus, config).await.expect("the service starts");
         let client = Client::new(bus.clone());
-        Self { bus, storage: StorageClient::new(client.clone()), client, service, dir }
+        Self { bus, storage: StorageClient::new(client.clone()), client, service, kept }
     }
 
     /// Calls by JSON.
@@ -121,15 +199,18 @@ impl Served {
     }
 
     /// Ends in order.
-    pub(crate) async fn finish(self) -> TempDir {
+    pub(crate) async fn finish(self) -> Kept {
         self.service.finish(std::time::Duration::from_secs(5)).await;
         self.bus.close().await.unwrap();
-        self.dir
+        self.kept
     }
 }
 
-/// Starts the service over the store in `dir`.
-pub(crate) async fn serve(bus: &Arc<dyn Bus>, dir: &Path) -> commissaire::Result<Box<dyn Instance>> {
-    let service = start(bus.clone(), StorageConfig::new(dir), Metrics::default(), Failure::default()).await?;
+/// Starts the service.
+pub(crate) async fn serve(
+    bus: &Arc<dyn Bus>,
+    config: StorageConfig,
+) -> commissaire::Result<Box<dyn Instance>> {
+    let service = start(bus.clone(), config, Metrics::default(), Failure::default()).await?;
     Ok(Box::new(service))
 }

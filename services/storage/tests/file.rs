@@ -79,7 +79,10 @@ async fn a_damaged_store_is_an_error_and_never_a_panic_of_the_program() {
         fs::write(dir.path().join("master.key"), &key).unwrap();
         let chmod = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
         fs::set_permissions(dir.path().join("master.key"), chmod).unwrap();
-        let options = commissaire_storage::store::StoreOptions { dir: dir.path().to_owned(), change_log: 10 };
+        let options = commissaire_storage::handler::embedded::StoreOptions {
+            dir: dir.path().to_owned(),
+            change_log: 10,
+        };
         // Damage in a page that is free, or that is read later, is not noticed by opening.
         if let Err(error) = commissaire_storage::Store::open(&options) {
             assert!(error.to_string().contains("storage.redb"), "{error}");

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use commissaire_storage::store::StoreError;
+use commissaire_storage::handler::StoreError;
 
 use crate::common::{commit, dir, get, host, open, put};
 
@@ -45,7 +45,10 @@ async fn on_a_full_disk_a_save_fails_whole_and_the_store_lives() {
         }
         assert!(saved.len() < 1000, "the disk must fill up");
     };
-    assert!(matches!(&failed, StoreError::Broken(what) if what.contains("storage.redb")), "{failed}");
+    assert!(
+        matches!(&failed, StoreError::Failed { why, uncertain: false, .. } if why.contains("storage.redb")),
+        "{failed}"
+    );
     // What was acknowledged is there, what failed is not, and reading goes on.
     for (at, revision) in saved.iter().enumerate() {
         assert_eq!(get(&store, "Cluster", &format!("c{at}")).unwrap().1, *revision);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use commissaire_storage::store::StoreError;
+use commissaire_storage::handler::StoreError;
 
 use crate::common::{commit_fenced, dir, get, host, open};
 

@@ -1,10 +1,10 @@
 //! Records, their changes and their announcements in the store.
 
 use commissaire_api::{event::Verb, model::Model, storage::MAX_ANSWER};
-use commissaire_storage::store::{StoreError, Transaction};
+use commissaire_storage::handler::{Query, StoreError, Transaction};
 use serde_json::json;
 
-use crate::common::{commit, dir, expecting, get, gone, host, open, open_with, put};
+use crate::common::{all, commit, dir, expecting, get, gone, host, open, open_with, put};
 
 #[tokio::test]
 async fn every_save_has_its_record_its_change_and_its_announcement() {
@@ -96,7 +96,7 @@ async fn a_quiet_save_of_the_same_changes_nothing() {
         [("Host", json!({"address": "a"})), ("HostCreds", json!({"address": "a", "ssh_priv_key": "k"}))]
     {
         let first = commit(&store, vec![put(record.0, record.1.clone())]).await.unwrap();
-        let quiet = |write| Transaction { writes: vec![write], fence: None, quiet_if_unchanged: true };
+        let quiet = |write| Transaction { quiet_if_unchanged: true, ..Transaction::of(vec![write]) };
         assert_eq!(store.commit(quiet(put(record.0, record.1.clone()))).await.unwrap(), first);
         let loud = commit(&store, vec![put(record.0, record.1)]).await.unwrap();
         assert_eq!(loud, [first[0] + 1], "without asking for quiet it is an update");
@@ -129,8 +129,9 @@ async fn lists_are_sorted_and_page_by_number_and_by_size() {
     commit(&store, vec![put("Cluster", json!({"name": "z"})), put("Network", json!({"name": "0"}))])
         .await
         .unwrap();
-    let keys = |after, most, bytes| {
-        let rows = store.list(model, after, most, bytes).unwrap();
+    let keys = |after: Option<&str>, most, bytes| {
+        let query = Query { after: after.map(str::to_owned), bytes, ..all(most) };
+        let rows = store.list(model, &query).unwrap();
         (rows.rows.into_iter().map(|(key, _)| key).collect::<String>(), rows.more)
     };
     assert_eq!(keys(None, 100, MAX_ANSWER), ("abcd".into(), false));

@@ -1,7 +1,7 @@
 //! Announcing what is in the outbox.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,13 +14,17 @@ use commissaire::{
     Bus, ConnectionWatch, Connectivity, Error, Guarantees, Message, MessageId, Result, Source, Subscription,
     Survey, Token,
 };
-use commissaire_api::{StorageEvent, storage::MAX_ANSWER};
+use commissaire_api::{
+    StorageEvent, Verb,
+    storage::{Change, MAX_ANSWER},
+};
 use commissaire_storage::{
     Store,
     relay::{message_id, relay},
 };
 use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::common::{commit, dir, gone, host, open, put};
 
@@ -124,7 +128,7 @@ async fn each_record_is_announced_in_order_and_many_at_one_time() {
     let mut by_record: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for (event, id) in &taken {
         let revision = event.revision.unwrap();
-        assert_eq!(*id, message_id(store.id(), revision));
+        assert_eq!(*id, id_of(store.id(), event));
         by_record.entry(event.record_key().unwrap()).or_default().push(revision);
     }
     assert_eq!(by_record.len(), 100);
@@ -172,7 +176,7 @@ async fn what_is_left_is_announced_at_the_next_start_under_its_old_id() {
     let (store, bus) = (Arc::new(open(dir.path())), Arc::new(Tape::default()));
     let relaying = Relaying::start(&store, &bus);
     let taken = bus.until(300).await;
-    assert!(taken.iter().all(|(event, taken)| *taken == message_id(id, event.revision.unwrap())));
+    assert!(taken.iter().all(|(event, taken)| *taken == id_of(id, event)));
     relaying.end().await;
     let again = Relaying::start(&store, &bus);
     commit(&store, vec![host("more", "x")]).await.unwrap();
@@ -200,11 +204,31 @@ async fn announcements_carry_what_the_reference_said_and_the_revision() {
     relaying.end().await;
 }
 
+/// The id of the message that tells `event` of the store `store`.
+fn id_of(store: Uuid, event: &StorageEvent) -> MessageId {
+    message_id(store, &change(event.revision.unwrap(), &event.record_key().unwrap()))
+}
+
+fn change(revision: u64, key: &str) -> Change {
+    Change {
+        revision,
+        model_type_name: "Host".to_owned(),
+        key: key.to_owned(),
+        event: Verb::Updated,
+        record: None,
+        at: String::new(),
+        actor: None,
+        verified: false,
+        operation: None,
+    }
+}
+
 #[test]
 fn message_ids_are_told_apart() {
-    let store = uuid::Uuid::new_v4();
-    let ids: std::collections::HashSet<_> =
-        (1..=100_000).map(|revision| message_id(store, revision)).collect();
-    assert_eq!(ids.len(), 100_000);
-    assert_ne!(message_id(store, 1), message_id(uuid::Uuid::new_v4(), 1));
+    let store = Uuid::new_v4();
+    let of = |revision, key| message_id(store, &change(revision, key));
+    let ids: HashSet<_> = (1..=100_000).flat_map(|revision| [of(revision, "a"), of(revision, "b")]).collect();
+    assert_eq!(ids.len(), 200_000);
+    assert_eq!(of(1, "a"), of(1, "a"));
+    assert_ne!(of(1, "a"), message_id(Uuid::new_v4(), &change(1, "a")));
 }

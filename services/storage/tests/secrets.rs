@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use commissaire_api::storage::MAX_ANSWER;
-use commissaire_storage::store::StoreError;
+use commissaire_storage::handler::StoreError;
 use redb::ReadableTable;
 use serde_json::json;
 

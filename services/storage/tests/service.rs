@@ -12,7 +12,25 @@ use commissaire_api::{
 };
 use serde_json::{Value, json};
 
-use crate::common::{Served, serve};
+use crate::common::{Place, Served, each_place, serve};
+
+each_place!(
+    a_record_is_saved_got_listed_and_deleted,
+    data_may_be_a_string_of_json_or_a_list_of_either,
+    a_list_with_one_bad_record_saves_none_and_tells_every_fault,
+    unknown_models_are_named_with_the_known,
+    what_is_not_there_is_a_lookup_error_without_hidden_fields,
+    the_default_network_is_there_for_readers_stored_or_not,
+    compare_and_swap_tells_the_current_revision,
+    the_client_pages_through_more_than_one_answer_holds,
+    an_answer_that_the_bus_does_not_carry_is_refused_by_name,
+    changes_are_announced_after_they_are_stored,
+    changes_can_be_asked_for_from_any_revision_still_known,
+    a_lease_fences_what_is_written_under_it,
+    store_handlers_are_listed_without_secrets,
+    everything_is_there_after_a_restart_and_nothing_is_announced_twice,
+    the_embedded_answer_limit_leaves_room_for_the_bus,
+);
 
 fn host(address: &str) -> Host {
     Host { address: address.into(), ..Host::default() }
@@ -24,9 +42,8 @@ fn on(model: &str, data: Value) -> Value {
     json!({"model_type_name": model, "model_json_data": data})
 }
 
-#[tokio::test]
-async fn a_record_is_saved_got_listed_and_deleted() {
-    let served = Served::new().await;
+async fn a_record_is_saved_got_listed_and_deleted(place: Place) {
+    let served = Served::on(place).await;
     let full = json!({"address": "a", "status": "active", "os": "", "cpus": 2, "memory": 0, "space": 0,
         "last_check": "", "source": ""});
     let given = json!({"address": "a", "status": "active", "cpus": 2});
@@ -40,9 +57,8 @@ async fn a_record_is_saved_got_listed_and_deleted() {
     served.finish().await;
 }
 
-#[tokio::test]
-async fn data_may_be_a_string_of_json_or_a_list_of_either() {
-    let served = Served::new().await;
+async fn data_may_be_a_string_of_json_or_a_list_of_either(place: Place) {
+    let served = Served::on(place).await;
     let one = served.call("storage.save", on("Network", json!(r#"{"name": "one"}"#))).await.unwrap();
     assert_eq!(one, json!({"name": "one", "type": "flannel_etcd", "options": {}}));
     let both = on("Network", json!([r#"{"name": "two"}"#, {"name": "three"}]));
@@ -53,8 +69,8 @@ async fn data_may_be_a_string_of_json_or_a_list_of_either() {
     let mut got = got;
     got["with_revision"] = true.into();
     let got = served.call("storage.get", got).await.unwrap();
-    assert_eq!(got[0], json!({"record": saved[1], "revision": 3}));
-    assert_eq!(got[1], json!({"record": one, "revision": 1}));
+    assert_eq!((&got[0]["record"], &got[1]["record"]), (&saved[1], &one));
+    assert!(got[0]["revision"].as_u64() > got[1]["revision"].as_u64(), "{got}");
     for broken in [json!("{"), json!(["{\"name\": \"x\"}", "nonsense"])] {
         let error = served.call("storage.get", on("Network", broken)).await.unwrap_err();
         assert_eq!(error.code, RpcError::PARSE);
@@ -63,9 +79,8 @@ async fn data_may_be_a_string_of_json_or_a_list_of_either() {
     served.finish().await;
 }
 
-#[tokio::test]
-async fn a_list_with_one_bad_record_saves_none_and_tells_every_fault() {
-    let served = Served::new().await;
+async fn a_list_with_one_bad_record_saves_none_and_tells_every_fault(place: Place) {
+    let served = Served::on(place).await;
     let records = json!([{"address": "a"}, {"address": "b/c", "cpus": true}, {"adress": "d"}]);
     let error = served.call("storage.save", on("Host", records)).await.unwrap_err();
     assert_eq!(error.code, RpcError::INVALID_PARAMS);
@@ -82,9 +97,8 @@ async fn a_list_with_one_bad_record_saves_none_and_tells_every_fault() {
     served.finish().await;
 }
 
-#[tokio::test]
-async fn unknown_models_are_named_with_the_known() {
-    let served = Served::new().await;
+async fn unknown_models_are_named_with_the_known(place: Place) {
+    let served = Served::on(place).await;
     for (method, model) in
         [("save", "Hots"), ("get", "Hosts"), ("delete", "HostStatus"), ("save", "WatcherRecord")]
     {
@@ -101,9 +115,8 @@ async fn unknown_models_are_named_with_the_known() {
     served.finish().await;
 }
 
-#[tokio::test]
-async fn what_is_not_there_is_a_lookup_error_without_hidden_fields() {
-    let served = Served::new().await;
+async fn what_is_not_there_is_a_lookup_error_without_hidden_fields(place: Place) {
+    let served = Served::on(place).await;
     let asked = json!([{"address": "a", "ssh_priv_key": "canary"}, {"address": "b"}]);
     let error = served.call("storage.get", on("HostCreds", asked)).await.unwrap_err();
     assert_eq!(error.code, RpcError::STORAGE_LOOKUP);
@@ -120,9 +133,8 @@ async fn what_is_not_there_is_a_lookup_error_without_hidden_fields() {
     served.finish().await;
 }
 
-#[tokio::test]
-async fn the_default_network_is_there_for_readers_stored_or_not() {
-    let served = Served::new().await;
+async fn the_default_network_is_there_for_readers_stored_or_not(place: Place) {
+    let served = Served::on(place).await;
     let names = |networks: Vec<Network>| networks.into_iter().map(|network| network.name).collect::<Vec<_>>();
     assert_eq!(served.storage.get_versioned::<Network>("default").await.unwrap().revision, 0);
     assert_eq!(names(served.storage.list().await.unwrap()), ["default"]);
@@ -154,19 +166,20 @@ async fn the_default_network_is_there_for_readers_stored_or_not() {
     served.finish().await;
 }
 
-#[tokio::test]
-async fn compare_and_swap_tells_the_current_revision() {
-    let served = Served::new().await;
+async fn compare_and_swap_tells_the_current_revision(place: Place) {
+    let served = Served::on(place).await;
     let storage = &served.storage;
     let first = storage.save_guarded(&host("a"), Guard::revision(0)).await.unwrap();
-    storage.save(&Host { status: "active".into(), ..host("a") }).await.unwrap();
+    let active = Host { status: "active".into(), ..host("a") };
+    let second = storage.save_guarded(&active, Guard::default()).await.unwrap().revision;
+    assert!(second > first.revision);
     let refused = storage.save_guarded(&host("a"), Guard::revision(first.revision)).await.unwrap_err();
     let refused = refused.remote().unwrap();
     assert_eq!(refused.code, RpcError::CONFLICT);
-    assert_eq!(refused.data, Some(json!({"model_type_name": "Host", "key": "a", "revision": 2})));
-    let refused = storage.delete_guarded::<Host>("a", Guard::revision(1)).await.unwrap_err();
+    assert_eq!(refused.data, Some(json!({"model_type_name": "Host", "key": "a", "revision": second})));
+    let refused = storage.delete_guarded::<Host>("a", Guard::revision(first.revision)).await.unwrap_err();
     assert_eq!(refused.remote().unwrap().code, RpcError::CONFLICT);
-    storage.delete_guarded::<Host>("a", Guard::revision(2)).await.unwrap();
+    storage.delete_guarded::<Host>("a", Guard::revision(second)).await.unwrap();
     let mut many = on("Host", json!([{"address": "a"}, {"address": "b"}]));
     many["expected_revision"] = json!(0);
     assert_eq!(served.call("storage.save", many.clone()).await.unwrap_err().code, RpcError::INVALID_PARAMS);
@@ -175,22 +188,22 @@ async fn compare_and_swap_tells_the_current_revision() {
     served.finish().await;
 }
 
-#[tokio::test]
-async fn the_client_pages_through_more_than_one_answer_holds() {
-    let served = Served::new().await;
+async fn the_client_pages_through_more_than_one_answer_holds(place: Place) {
+    let served = Served::on(place).await;
     for hundreds in 0..23 {
         let hosts: Vec<Host> = (0..100).map(|at| host(&format!("10.0.{hundreds}.{at}"))).collect();
         served.storage.save_all(&hosts).await.unwrap();
     }
     let (hosts, revision) = served.storage.list_versioned::<Host>().await.unwrap();
-    assert_eq!((hosts.len(), revision), (2300, 2300));
+    assert_eq!(hosts.len(), 2300);
+    assert!(hosts.iter().all(|host| host.revision <= revision));
+    assert_eq!(served.storage.changes(revision).await.unwrap().changes, []);
     assert!(hosts.is_sorted_by(|one, two| one.record.address < two.record.address));
     served.finish().await;
 }
 
-#[tokio::test]
-async fn an_answer_that_the_bus_does_not_carry_is_refused_by_name() {
-    let served = Served::new().await;
+async fn an_answer_that_the_bus_does_not_carry_is_refused_by_name(place: Place) {
+    let served = Served::on(place).await;
     let hostset: Vec<String> = (0..30_000).map(|at| format!("10.0.0.{at}")).collect();
     for name in ["a", "b", "c"] {
         let cluster = json!({"name": name, "hostset": hostset});
@@ -211,9 +224,8 @@ async fn an_answer_that_the_bus_does_not_carry_is_refused_by_name() {
     served.finish().await;
 }
 
-#[tokio::test]
-async fn changes_are_announced_after_they_are_stored() {
-    let served = Served::new().await;
+async fn changes_are_announced_after_they_are_stored(place: Place) {
+    let served = Served::on(place).await;
     let pattern = Pattern::new("notify.storage.Host.*").unwrap();
     let mut heard = served.bus.subscribe(Source::Topic(vec![pattern]), 16).await.unwrap();
     served.storage.save(&host("a")).await.unwrap();
@@ -225,20 +237,23 @@ async fn changes_are_announced_after_they_are_stored() {
     while told.len() < 3 {
         let Some(Received::Delivery(delivery)) = heard.next().await else { panic!("a gap") };
         let event: StorageEvent = serde_json::from_slice(delivery.message().body()).unwrap();
-        told.push((event.event, event.record_key().unwrap(), event.revision.unwrap()));
+        assert_eq!(event.record_key().as_deref(), Some("a"));
+        told.push((event.event, event.revision.unwrap()));
     }
     assert_eq!(
-        told,
-        [(Verb::Created, "a".into(), 1), (Verb::Updated, "a".into(), 2), (Verb::Deleted, "a".into(), 3)]
+        told.iter().map(|(verb, _)| *verb).collect::<Vec<_>>(),
+        [Verb::Created, Verb::Updated, Verb::Deleted]
     );
+    assert!(told.is_sorted_by(|(_, one), (_, two)| one < two), "{told:?}");
     served.finish().await;
 }
 
-#[tokio::test]
-async fn changes_can_be_asked_for_from_any_revision_still_known() {
-    let served = Served::new().await;
+async fn changes_can_be_asked_for_from_any_revision_still_known(place: Place) {
+    let served = Served::on(place).await;
+    let mut saved = Vec::new();
     for at in 0..5 {
-        served.storage.save(&host(&at.to_string())).await.unwrap();
+        let host = host(&at.to_string());
+        saved.push(served.storage.save_guarded(&host, Guard::default()).await.unwrap().revision);
     }
     let creds = HostCreds {
         address: "a".into(),
@@ -246,24 +261,26 @@ async fn changes_can_be_asked_for_from_any_revision_still_known() {
         remote_user: "x".into(),
     };
     served.storage.save(&creds).await.unwrap();
-    let answer = served.call("storage.changes", json!({"since": 2, "limit": 2})).await.unwrap();
+    let answer = served.call("storage.changes", json!({"since": saved[1], "limit": 2})).await.unwrap();
     let revisions: Vec<&Value> =
         answer["changes"].as_array().unwrap().iter().map(|change| &change["revision"]).collect();
-    assert_eq!(revisions, [3, 4]);
-    assert_eq!((&answer["next"], &answer["latest"], &answer["compacted"]), (&json!(4), &json!(6), &json!(1)));
-    let rest = served.storage.changes(4).await.unwrap();
+    assert_eq!(revisions, [saved[2], saved[3]]);
+    assert_eq!(answer["next"], saved[3]);
+    let rest = served.storage.changes(saved[3]).await.unwrap();
+    assert_eq!((rest.changes.len(), rest.latest), (2, rest.changes[1].revision));
     assert_eq!(rest.next, rest.latest);
     let secret = rest.changes.last().unwrap();
     assert_eq!((secret.model_type_name.as_str(), &secret.record), ("HostCreds", &None));
-    let ahead = served.storage.changes(7).await.unwrap_err();
+    assert_eq!(served.storage.changes(rest.latest).await.unwrap().changes, []);
+    let ahead = served.storage.changes(rest.latest + 1_000).await.unwrap_err();
     assert_eq!(ahead.remote().unwrap().code, COMPACTED);
-    assert_eq!(ahead.remote().unwrap().data, Some(json!({"compacted": 1, "latest": 6})));
+    let data = ahead.remote().unwrap().data.clone().unwrap();
+    assert!(data["latest"].as_u64().unwrap() >= rest.latest && data["compacted"].is_u64(), "{data}");
     served.finish().await;
 }
 
-#[tokio::test]
-async fn a_lease_fences_what_is_written_under_it() {
-    let served = Served::new().await;
+async fn a_lease_fences_what_is_written_under_it(place: Place) {
+    let served = Served::on(place).await;
     let take =
         |holder: &str| LeaseAcquireParams { name: "op/1".into(), holder: holder.into(), ttl_ms: 60_000 };
     let lease = served.client.call(LeaseAcquire, &take("one")).await.unwrap();
@@ -292,11 +309,14 @@ async fn a_lease_fences_what_is_written_under_it() {
     served.finish().await;
 }
 
-#[tokio::test]
-async fn store_handlers_are_listed_without_secrets() {
-    let served = Served::new().await;
+async fn store_handlers_are_listed_without_secrets(place: Place) {
+    let served = Served::on(place).await;
     let handlers = served.call("storage.list_store_handlers", json!([])).await.unwrap();
-    assert_eq!(handlers[0]["handler_type"], "EmbeddedStoreHandler");
+    let handler = match place {
+        Place::Embedded => "EmbeddedStoreHandler",
+        Place::Etcd => "EtcdStoreHandler",
+    };
+    assert_eq!(handlers[0]["handler_type"], handler);
     assert_eq!(
         handlers[0]["model_types"],
         json!([
@@ -315,19 +335,21 @@ async fn store_handlers_are_listed_without_secrets() {
     served.finish().await;
 }
 
-#[tokio::test]
-async fn everything_is_there_after_a_restart_and_nothing_is_announced_twice() {
-    let served = Served::new().await;
+async fn everything_is_there_after_a_restart_and_nothing_is_announced_twice(place: Place) {
+    let served = Served::on(place).await;
+    let all = vec![Pattern::new("notify.#").unwrap()];
+    let mut heard = served.bus.subscribe(Source::Topic(all), 16).await.unwrap();
     served.storage.save(&host("a")).await.unwrap();
+    let _ = heard.next_delivery().await.unwrap();
     let creds =
         HostCreds { address: "a".into(), ssh_priv_key: String::from("k").into(), remote_user: "x".into() };
     served.storage.save(&creds).await.unwrap();
-    let dir = served.finish().await;
+    let kept = served.finish().await;
 
     let bus = crate::common::memory_bus().await;
     let all = vec![Pattern::new("notify.#").unwrap()];
     let mut heard = bus.subscribe(Source::Topic(all), 16).await.unwrap();
-    let service = serve(&bus, dir.path()).await.unwrap();
+    let service = serve(&bus, kept.config()).await.unwrap();
     let storage = commissaire_api::StorageClient::new(commissaire::Client::new(bus.clone()));
     assert_eq!(storage.get::<Host>("a").await.unwrap(), host("a"));
     assert_eq!(storage.get::<HostCreds>("a").await.unwrap(), creds);
@@ -338,10 +360,9 @@ async fn everything_is_there_after_a_restart_and_nothing_is_announced_twice() {
     service.finish(Duration::from_secs(5)).await;
 }
 
-#[tokio::test]
-async fn the_embedded_answer_limit_leaves_room_for_the_bus() {
+async fn the_embedded_answer_limit_leaves_room_for_the_bus(place: Place) {
     const { assert!(storage::MAX_ANSWER + 8192 < commissaire::MAX_MESSAGE) };
-    let served = Served::new().await;
+    let served = Served::on(place).await;
     // The largest record there may be is saved, announced, got and told as a change.
     let empty =
         json!({"name": "c", "status": "", "network": "default", "hostset": [], "container_manager": ""});

@@ -7,7 +7,7 @@ use std::{
 
 use commissaire_api::{Host, Model, storage::MAX_ANSWER};
 
-use crate::common::{Served, commit, host, open};
+use crate::common::{Served, all, commit, host, open};
 
 fn wanted() -> bool {
     let wanted = std::env::var_os("COMMISSAIRE_BENCH").is_some();
@@ -75,7 +75,7 @@ async fn the_store_by_itself() {
     }
     println!("gets by spawn_blocking: {:.0}/s", done as f64 / begun.elapsed().as_secs_f64());
     let begun = Instant::now();
-    let rows = store.list(model, None, 1000, MAX_ANSWER).unwrap().rows.len();
+    let rows = store.list(model, &all(1000)).unwrap().rows.len();
     println!("a page of {rows}: {:?}", begun.elapsed());
     let latest = store.changes(0, 1, MAX_ANSWER).map(|log| log.latest).unwrap_or(0);
     println!(

@@ -6,8 +6,8 @@ use commissaire::{Context, RpcError};
 use commissaire_api::storage::{ChangesOutput, ChangesParams, MAX_ANSWER, MAX_PAGE};
 
 use super::{
-    Storage, off_thread,
-    refuse::{failed, faulty},
+    Storage, kept,
+    refuse::{failed, faulty, internal},
 };
 
 /// Room for what is in an answer beside the changes.
@@ -22,13 +22,15 @@ pub(super) async fn changes(
         Some(0) => return Err(faulty("limit", format!("is 0: it takes 1 to {MAX_PAGE}"))),
         limit => limit.unwrap_or(MAX_PAGE).min(MAX_PAGE) as usize,
     };
-    let store = storage.store.clone();
-    let found =
-        off_thread(move || store.changes(params.since, most, MAX_ANSWER - BESIDE)).await?.map_err(failed)?;
-    Ok(ChangesOutput {
-        next: found.changes.last().map_or(params.since, |change| change.revision),
-        changes: found.changes,
-        latest: found.latest,
-        compacted: found.oldest,
-    })
+    let model = params.model_type_name.as_deref().map(kept).transpose()?;
+    let place = match model {
+        Some(model) => storage.place(model)?,
+        None => storage.routes.all().first().ok_or_else(|| internal("there is no place"))?,
+    };
+    let found = place.handler.changes(params.since, most, MAX_ANSWER - BESIDE).await.map_err(failed)?;
+    let mut changes = found.changes;
+    if let Some(model) = model {
+        changes.retain(|change| change.model_type_name == model.name);
+    }
+    Ok(ChangesOutput { next: found.next, changes, latest: found.latest, compacted: found.oldest })
 }

@@ -22,6 +22,8 @@ pub(super) struct Given {
 /// A record as it is to be stored.
 pub(super) struct Record {
     pub(super) key: String,
+    /// The place that it names, if it is of a model that does.
+    pub(super) source: Option<String>,
     pub(super) json: Zeroizing<Vec<u8>>,
 }
 
@@ -40,15 +42,18 @@ impl Given {
         })
     }
 
-    /// The keys.
-    pub(super) fn keys(self, model: &Model) -> Result<Vec<String>, RpcError> {
-        self.each(|record| model.check_key(record))
+    /// The keys, each with the place that was named beside it.
+    pub(super) fn keys(self, model: &Model) -> Result<Vec<(String, Option<String>)>, RpcError> {
+        self.each(|record| {
+            let source = source(record.as_object());
+            Ok((model.check_key(record)?, source))
+        })
     }
 
     /// The keys, none of them twice.
-    pub(super) fn distinct_keys(self, model: &Model) -> Result<Vec<String>, RpcError> {
+    pub(super) fn distinct_keys(self, model: &Model) -> Result<Vec<(String, Option<String>)>, RpcError> {
         let keys = self.keys(model)?;
-        distinct(keys.iter().map(String::as_str))?;
+        distinct(keys.iter().map(|(key, _)| key.as_str()))?;
         Ok(keys)
     }
 
@@ -64,14 +69,15 @@ impl Given {
                 faults.add("", format!("the record has {} bytes: {MAX_RECORD} is the most", json.len()));
             }
             let key = model.key_of(&record).unwrap_or_default().to_owned();
+            let source = source(Some(&record));
             if model.kept == Kept::Sealed {
                 wipe(&mut record);
             }
-            faults.or((key, json))
+            faults.or((key, source, json))
         })?;
-        let records = checked.into_iter().map(|(key, json)| {
+        let records = checked.into_iter().map(|(key, source, json)| {
             let json = json.map_err(|_| internal("a record cannot be written as JSON"))?;
-            Ok(Record { key, json })
+            Ok(Record { key, source, json })
         });
         let records: Vec<Record> = records.collect::<Result<_, RpcError>>()?;
         distinct(records.iter().map(|record| record.key.as_str()))?;
@@ -112,6 +118,11 @@ fn parsed(item: Value, place: &str) -> Result<Value, RpcError> {
     jsonrpc::check(text.as_bytes())
         .map_err(|error| RpcError::new(error.code, format!("{place}: {}", error.message)))?;
     serde_json::from_str(&text).map_err(|_| RpcError::new(RpcError::PARSE, format!("{place} is not JSON")))
+}
+
+/// The place that a record names.
+fn source(record: Option<&Map<String, Value>>) -> Option<String> {
+    record?.get("source")?.as_str().map(str::to_owned)
 }
 
 /// Overwrites the texts of a secret record that is not needed any more.

@@ -10,8 +10,9 @@ use commissaire_api::{
 
 use super::{
     Storage,
-    refuse::{failed, faults},
+    refuse::{failed, faults, internal},
 };
+use crate::handler::Handler;
 
 pub(super) async fn acquire(
     storage: Arc<Storage>,
@@ -26,16 +27,22 @@ pub(super) async fn acquire(
     }
     wrong.or(()).map_err(faults)?;
     let ttl = Duration::from_millis(params.ttl_ms);
-    storage.store.acquire_lease(params.name, params.holder, ttl).await.map_err(failed)
+    leases(&storage)?.acquire_lease(params.name, params.holder, ttl).await.map_err(failed)
 }
 
 pub(super) async fn renew(storage: Arc<Storage>, lease: Fence, _: Context) -> Result<Lease, RpcError> {
-    storage.store.renew_lease(lease.name, lease.token).await.map_err(failed)
+    leases(&storage)?.renew_lease(lease).await.map_err(failed)
 }
 
 pub(super) async fn release(storage: Arc<Storage>, lease: Fence, _: Context) -> Result<Released, RpcError> {
-    let released = storage.store.release_lease(lease.name, lease.token).await.map_err(failed)?;
+    let released = leases(&storage)?.release_lease(lease).await.map_err(failed)?;
     Ok(Released { released })
+}
+
+/// The place that keeps leases: the first.
+fn leases(storage: &Storage) -> Result<&Arc<dyn Handler>, RpcError> {
+    let first = storage.routes.all().first();
+    first.map(|place| &place.handler).ok_or_else(|| internal("there is no place"))
 }
 
 fn check(field: &str, text: &str, wrong: &mut Faults) {

@@ -8,13 +8,14 @@ mod given;
 mod lease;
 mod list;
 mod list_store_handlers;
+mod place;
 mod refuse;
 mod save;
 mod store;
 
 use std::sync::Arc;
 
-use commissaire::{RpcError, Service};
+use commissaire::{Context, RpcError, Service};
 use commissaire_api::{
     model::{Kept, MODELS, Model},
     storage as api,
@@ -22,14 +23,13 @@ use commissaire_api::{
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::{StorageConfig, Store};
-use refuse::{faulty, internal};
+use crate::{handler::Author, routes::Routes};
+use refuse::faulty;
 
 /// What the methods share.
 #[derive(Debug)]
 pub(crate) struct Storage {
-    pub(crate) store: Arc<Store>,
-    pub(crate) config: StorageConfig,
+    pub(crate) routes: Arc<Routes>,
     /// The id of this running instance.
     pub(crate) instance: Uuid,
 }
@@ -77,7 +77,16 @@ fn built_in(model: &Model, key: &str) -> Option<Map<String, Value>> {
     (model.name == "Network" && key == commissaire_api::Network::DEFAULT).then(|| model.blank(key))
 }
 
-/// Runs a long look into the store off the threads that serve the bus.
-async fn off_thread<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Result<T, RpcError> {
-    tokio::task::spawn_blocking(look).await.map_err(|_| internal("a reader of the store panicked"))
+/// Who asks, and what it belongs to.
+fn author(context: &Context, operation: Option<String>) -> Result<Author, RpcError> {
+    if let Some(operation) = &operation
+        && (operation.is_empty()
+            || operation.len() > api::MAX_OPERATION
+            || operation.contains(char::is_control))
+    {
+        let most = api::MAX_OPERATION;
+        return Err(faulty("operation", format!("must have 1 to {most} bytes without control characters")));
+    }
+    let actor = context.actor.name().map(|name| name.as_str().to_owned());
+    Ok(Author { actor, verified: context.actor.is_verified(), operation })
 }

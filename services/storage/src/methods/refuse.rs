@@ -4,7 +4,7 @@ use commissaire::RpcError;
 use commissaire_api::{Faults, model::Model, storage};
 use serde_json::{Value, json};
 
-use crate::store::StoreError;
+use crate::handler::StoreError;
 
 /// One parameter that cannot be used.
 pub(super) fn faulty(field: &str, problem: impl Into<String>) -> RpcError {
@@ -54,10 +54,11 @@ pub(super) fn refused(model: &Model, error: StoreError) -> RpcError {
             let data = json!({"model_type_name": model.name, "key": key, "revision": revision});
             RpcError::new(RpcError::CONFLICT, format!("{}: {error}", model.name)).with_data(data)
         }
-        StoreError::Unsealable { .. } => {
-            tracing::error!(model = model.name, %error, "a secret cannot be read");
+        StoreError::Unsealable { .. } | StoreError::Damaged { .. } => {
+            tracing::error!(model = model.name, %error, "a record cannot be read");
             RpcError::new(RpcError::INTERNAL, error.to_string())
         }
+        StoreError::Unfit(what) => RpcError::new(RpcError::TOO_LARGE, what),
         other => failed(other),
     }
 }
@@ -77,18 +78,19 @@ pub(super) fn failed(error: StoreError) -> RpcError {
         StoreError::TooManyLeases => RpcError::new(RpcError::BUSY, message),
         StoreError::Compacted { oldest, latest } => RpcError::new(storage::COMPACTED, message)
             .with_data(json!({"compacted": oldest, "latest": latest})),
-        StoreError::Broken(_) | StoreError::Uncertain(_) => {
+        StoreError::Failed { told, uncertain, .. } => {
             tracing::debug!(error = message, "the store failed");
-            let uncertain = matches!(error, StoreError::Uncertain(_));
             let outcome = if uncertain { "what was asked may be done" } else { "nothing was changed" };
             RpcError::new(
                 RpcError::UNAVAILABLE,
-                format!("the store's disk fails or is full, {outcome}: see the log of the storage service"),
+                format!("{told}, {outcome}: see the log of the storage service"),
             )
             .with_data(json!({"kind": "store", "maybe_executed": uncertain}))
         }
-        StoreError::Missing(_) | StoreError::Conflict { .. } | StoreError::Unsealable { .. } => {
-            internal(&message)
-        }
+        StoreError::Missing(_)
+        | StoreError::Conflict { .. }
+        | StoreError::Unsealable { .. }
+        | StoreError::Damaged { .. }
+        | StoreError::Unfit(_) => internal(&message),
     }
 }

@@ -3,18 +3,31 @@
 use std::sync::Arc;
 
 use commissaire::{Context, RpcError};
-use commissaire_api::storage::{Data, MAX_ANSWER, SaveParams};
+use commissaire_api::{
+    model::Model,
+    storage::{Data, MAX_ANSWER, SaveParams},
+};
+use serde_json::json;
 
 use super::{
     Storage,
     answer::{Row, records, size},
-    given::{Given, expected},
+    author,
+    given::{Given, Record, expected},
     kept,
-    refuse::{refused, too_large},
+    place::is_scattered,
+    refuse::{faulty, refused, too_large},
 };
-use crate::store::{Content, Transaction, Write};
+use crate::{
+    handler::{Content, Transaction, Write},
+    routes::Place,
+};
 
-pub(super) async fn save(storage: Arc<Storage>, params: SaveParams, _: Context) -> Result<Data, RpcError> {
+pub(super) async fn save(
+    storage: Arc<Storage>,
+    params: SaveParams,
+    context: Context,
+) -> Result<Data, RpcError> {
     let model = kept(&params.model_type_name)?;
     let given = Given::read(&params.model_json_data)?;
     let many = given.many;
@@ -24,6 +37,9 @@ pub(super) async fn save(storage: Arc<Storage>, params: SaveParams, _: Context) 
     if size(given.iter().map(|record| record.json.as_slice())) > MAX_ANSWER {
         return Err(too_large("save fewer records at once"));
     }
+    let place = place(&storage, model, &given)?;
+    elsewhere(&storage, model, place, &given).await?;
+    let author = author(&context, params.operation)?;
     let answers: Vec<_> = given.iter().map(|record| record.json.clone()).collect();
     let writes = given.into_iter().zip(expected);
     let writes = writes
@@ -35,9 +51,46 @@ pub(super) async fn save(storage: Arc<Storage>, params: SaveParams, _: Context) 
         })
         .collect();
     let transaction =
-        Transaction { writes, fence: params.fence, quiet_if_unchanged: params.quiet_if_unchanged };
-    let revisions = storage.store.commit(transaction).await.map_err(|error| refused(model, error))?;
+        Transaction { writes, fence: params.fence, quiet_if_unchanged: params.quiet_if_unchanged, author };
+    let revisions = place.handler.commit(transaction).await.map_err(|error| refused(model, error))?;
     let rows: Vec<Row<'_>> =
         answers.iter().zip(revisions).map(|(json, revision)| Row { json, revision }).collect();
     records(&rows, many, params.with_revision)
+}
+
+/// The one place of all `given` records.
+fn place<'a>(storage: &'a Storage, model: &Model, given: &[Record]) -> Result<&'a Place, RpcError> {
+    let mut all: Option<&Place> = None;
+    for record in given {
+        let place = storage.source(model, record.source.as_deref())?;
+        if let Some(other) = all.filter(|other| other.name != place.name) {
+            let why = format!("these go to {:?} and {:?}: save them one by one", other.name, place.name);
+            return Err(faulty("model_json_data", why));
+        }
+        all = Some(place);
+    }
+    all.map_or_else(|| storage.place(model), Ok)
+}
+
+/// Refuses records that another place than theirs has: there would be two of them.
+async fn elsewhere(
+    storage: &Storage,
+    model: &'static Model,
+    place: &Place,
+    given: &[Record],
+) -> Result<(), RpcError> {
+    if !is_scattered(model) {
+        return Ok(());
+    }
+    let keys: Vec<String> = given.iter().map(|record| record.key.clone()).collect();
+    for other in storage.places(model)?.into_iter().filter(|other| other.name != place.name) {
+        let found = other.handler.get(model, &keys).await.map_err(|error| refused(model, error))?;
+        if let Some((key, _)) = keys.iter().zip(&found).find(|(_, found)| found.is_some()) {
+            let (other, place) = (&other.name, &place.name);
+            let why = format!("{key:?} is in {other:?}: delete it there before it goes to {place:?}");
+            return Err(RpcError::new(RpcError::CONFLICT, why)
+                .with_data(json!({"model_type_name": model.name, "key": key, "handler": other})));
+        }
+    }
+    Ok(())
 }

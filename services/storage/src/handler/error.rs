@@ -2,7 +2,9 @@
 
 use std::{fmt, path::Path, time::Duration};
 
-/// Why the store did not do something. Nothing was changed then, unless it is [`Uncertain`](Self::Uncertain).
+const DISK: &str = "the store's disk fails or is full";
+
+/// Why the store did not do something. Nothing was changed then, unless it has [`Failed`](Self::Failed) and says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
     /// These keys are not there.
@@ -42,15 +44,27 @@ pub enum StoreError {
         /// The record's key.
         key: String,
     },
-    /// The file cannot be read or written: the disk is full, or fails. In words. Nothing was changed.
-    Broken(String),
-    /// The disk failed so late that what was to be written may be there. In words.
-    Uncertain(String),
+    /// What is stored under this key is no record of its model. Somebody else has written it.
+    Damaged {
+        /// The record's key.
+        key: String,
+    },
+    /// It cannot be done here, in words for the caller.
+    Unfit(String),
+    /// The place cannot be used now: the disk is full or fails, the server is away or refuses us.
+    Failed {
+        /// What is wrong, in words for everybody.
+        told: &'static str,
+        /// All about it, for the log. Never holds data.
+        why: String,
+        /// Whether what was to be written may be there; else nothing was changed.
+        uncertain: bool,
+    },
 }
 
 impl StoreError {
     /// The failure of redb in words, which never hold data; `uncertain`: what was to be written may be there.
-    pub(crate) fn broken(path: &Path, error: &redb::Error, uncertain: bool) -> Self {
+    pub(super) fn broken(path: &Path, error: &redb::Error, uncertain: bool) -> Self {
         let path = path.display();
         let what = match error {
             redb::Error::Io(error) => {
@@ -64,12 +78,19 @@ impl StoreError {
             }
             other => format!("store {path} failed: {other}"),
         };
-        if uncertain { Self::Uncertain(what) } else { Self::Broken(what) }
+        Self::Failed { told: DISK, why: what, uncertain }
+    }
+
+    /// A server does not tell what it was asked for.
+    pub(super) fn silent() -> Self {
+        let told = "the store's server does not answer";
+        Self::Failed { told, why: told.to_owned(), uncertain: false }
     }
 
     /// The writer is gone.
-    pub(crate) fn stopped(path: &Path) -> Self {
-        Self::Broken(format!("store {} takes no writes any more: restart the service", path.display()))
+    pub(super) fn stopped(path: &Path) -> Self {
+        let why = format!("store {} takes no writes any more: restart the service", path.display());
+        Self::Failed { told: DISK, why, uncertain: false }
     }
 }
 
@@ -90,8 +111,12 @@ impl fmt::Display for StoreError {
             Self::Unsealable { key } => {
                 write!(f, "the sealed record {key:?} cannot be opened: it or the master key was changed")
             }
-            Self::Broken(what) => f.write_str(what),
-            Self::Uncertain(what) => write!(f, "{what} (maybe written)"),
+            Self::Damaged { key } => {
+                write!(f, "what is stored as {key:?} is no JSON object: another program has written it")
+            }
+            Self::Unfit(what) => f.write_str(what),
+            Self::Failed { why, uncertain: false, .. } => f.write_str(why),
+            Self::Failed { why, uncertain: true, .. } => write!(f, "{why} (maybe written)"),
         }
     }
 }

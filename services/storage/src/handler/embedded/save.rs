@@ -5,53 +5,18 @@ use std::collections::HashSet;
 use commissaire_api::{
     event::Verb,
     model::{Kept, Model},
-    storage::{Change, Data, Fence},
+    storage::Change,
 };
 use redb::{ReadableTable, StorageError};
-use serde_json::{Map, Value, value::RawValue};
-use zeroize::Zeroizing;
 
 use super::{
     Store, StoreError,
     pass::{Failure, Pass, Records},
 };
-
-/// Writes that are done all or none.
-#[derive(Debug)]
-pub struct Transaction {
-    /// What to write; a record stands once.
-    pub writes: Vec<Write>,
-    /// The lease that must be ours.
-    pub fence: Option<Fence>,
-    /// Whether saving what is stored just so already does nothing.
-    pub quiet_if_unchanged: bool,
-}
-
-/// One record to write.
-#[derive(Debug)]
-pub struct Write {
-    /// Its model.
-    pub model: &'static Model,
-    /// Its key.
-    pub key: String,
-    /// The revision that it must have; 0: it must not be there.
-    pub expected: Option<u64>,
-    /// What it shall be.
-    pub content: Content,
-}
-
-/// What a record shall be. `Debug` does not show it.
-pub enum Content {
-    /// This JSON, which the caller has checked against the model.
-    Record(Zeroizing<Vec<u8>>),
-    /// Deleted.
-    Nothing,
-}
+use crate::handler::{Author, Content, Transaction, Write, transaction::shown};
 
 impl Store {
-    /// Carries `transaction` out and returns the revision of each write. When it refuses, nothing was changed:
-    /// [`Fenced`](StoreError::Fenced), [`Missing`](StoreError::Missing) with all keys that are to be deleted and not
-    /// there, or [`Conflict`](StoreError::Conflict).
+    /// See [`Handler::commit`](crate::handler::Handler::commit).
     pub async fn commit(&self, transaction: Transaction) -> Result<Vec<u64>, StoreError> {
         self.write(move |pass| pass.apply(&transaction)).await
     }
@@ -74,7 +39,8 @@ impl<'t> Pass<'t> {
             self.check_token(&fence.name, fence.token)?;
         }
         self.check(&transaction.writes)?;
-        transaction.writes.iter().map(|write| self.put(write, transaction.quiet_if_unchanged)).collect()
+        let Transaction { writes, quiet_if_unchanged, author, .. } = transaction;
+        writes.iter().map(|write| self.put(write, *quiet_if_unchanged, author)).collect()
     }
 
     fn check(&mut self, writes: &[Write]) -> Result<(), Failure> {
@@ -104,7 +70,7 @@ impl<'t> Pass<'t> {
     }
 
     /// Writes one record, its change and, unless it is secret, its place in the outbox. Its revision.
-    fn put(&mut self, write: &Write, quiet: bool) -> Result<u64, Failure> {
+    fn put(&mut self, write: &Write, quiet: bool, author: &Author) -> Result<u64, Failure> {
         let (model, key) = (write.model, write.key.as_str());
         let place = (model.name, key);
         let before = self.table(model).get(place)?.map(|row| {
@@ -112,6 +78,7 @@ impl<'t> Pass<'t> {
             (revision, stored.to_vec())
         });
         let revision = self.memory.numbers.revision + 1;
+        let damaged = |_| corrupt(model.name);
         let (event, shown) = match (&write.content, before) {
             (Content::Record(json), before) => {
                 if quiet
@@ -123,12 +90,12 @@ impl<'t> Pass<'t> {
                 let stored = self.stored(model, key, json)?;
                 self.table(model).insert(place, (revision, stored.as_slice()))?;
                 let event = if before.is_some() { Verb::Updated } else { Verb::Created };
-                (event, shown(model, json)?)
+                (event, shown(model, json).map_err(damaged)?)
             }
             (Content::Nothing, before) => {
                 self.table(model).remove(place)?;
                 let (_, stored) = before.unwrap_or_default();
-                (Verb::Deleted, shown(model, &stored)?)
+                (Verb::Deleted, shown(model, &stored).map_err(damaged)?)
             }
         };
         if shown.is_some() {
@@ -142,6 +109,9 @@ impl<'t> Pass<'t> {
             event,
             record: shown,
             at: commissaire::time::timestamp(),
+            actor: author.actor.clone(),
+            verified: author.verified,
+            operation: author.operation.clone(),
         };
         let change = serde_json::to_vec(&change).map_err(|_| corrupt("a change"))?;
         self.changes.insert(revision, change.as_slice())?;
@@ -161,9 +131,8 @@ impl<'t> Pass<'t> {
     fn stored(&self, model: &Model, key: &str, json: &[u8]) -> Result<Vec<u8>, Failure> {
         match model.kept {
             Kept::Sealed => self.shared.sealer.seal(model.name, key, json).ok_or_else(|| {
-                Failure::Refused(StoreError::Broken(
-                    "the system gives no random numbers to seal a secret with".into(),
-                ))
+                let told = "the system gives no random numbers to seal a secret with";
+                Failure::Refused(StoreError::Failed { told, why: told.into(), uncertain: false })
             }),
             Kept::Plain | Kept::Nowhere => Ok(json.to_vec()),
         }
@@ -181,31 +150,6 @@ impl<'t> Pass<'t> {
     }
 }
 
-/// The record without what is hidden; nothing at all of a secret one.
-fn shown(model: &Model, json: &[u8]) -> Result<Option<Data>, StorageError> {
-    if model.kept == Kept::Sealed {
-        return Ok(None);
-    }
-    let damaged = |_| corrupt(model.name);
-    let text = if model.hides_nothing() {
-        String::from_utf8(json.to_vec()).map_err(|_| corrupt(model.name))?
-    } else {
-        let mut record: Map<String, Value> = serde_json::from_slice(json).map_err(damaged)?;
-        model.hide(&mut record);
-        serde_json::to_string(&record).map_err(damaged)?
-    };
-    Ok(Some(Data(RawValue::from_string(text).map_err(damaged)?)))
-}
-
 fn corrupt(what: &str) -> StorageError {
     StorageError::Corrupted(format!("a stored {what} is not JSON"))
-}
-
-impl std::fmt::Debug for Content {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Record(json) => write!(f, "{} bytes", json.len()),
-            Self::Nothing => f.write_str("nothing"),
-        }
-    }
 }

@@ -1,9 +1,9 @@
 //! Opening the file, and what may be wrong with it, in words for whoever starts the service.
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
+    fs::OpenOptions,
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
@@ -29,13 +29,6 @@ pub(super) enum Problem {
     Io(String),
 }
 
-/// Makes the directory, for its owner only.
-pub(super) fn make_dir(dir: &Path) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| {
-        Error::config(format!("directory {} of the store cannot be made: {e}: see data_dir", dir.display()))
-    })
-}
-
 /// Opens the file, or makes it; repairs it after a crash.
 pub(super) fn open(path: &Path) -> Result<Database, Problem> {
     let file =
@@ -48,11 +41,6 @@ pub(super) fn open(path: &Path) -> Result<Database, Problem> {
 pub(super) fn unpanicked<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Problem::Corrupt("reading it failed".into()).explain(path)))
-}
-
-/// Flushes a directory, so that a file just made in it is there after a loss of power.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    fs::File::open(dir)?.sync_all()
 }
 
 impl Problem {

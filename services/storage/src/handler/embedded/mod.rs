@@ -7,15 +7,13 @@
 //!
 //! When the disk fails or is full, the transactions under way fail whole, the file is opened anew, and the store goes on.
 
-mod error;
+mod as_handler;
 mod file;
 mod lease;
-mod master_key;
 mod memory;
 mod pass;
 mod read;
 mod save;
-mod seal;
 mod tables;
 mod writer;
 
@@ -34,12 +32,8 @@ use redb::{Database, ReadTransaction, ReadableDatabase};
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
-pub use error::StoreError;
-pub use read::{ChangeSet, Rows, Stored};
-pub use save::{Content, Transaction, Write};
-
+use super::{StoreError, master_key, seal::Sealer};
 use memory::Memory;
-use seal::Sealer;
 use tables::{META, REVISION};
 use writer::Job;
 
@@ -79,7 +73,7 @@ impl Store {
     /// says what to do.
     pub fn open(options: &StoreOptions) -> Result<Self> {
         let path = options.dir.join("storage.redb");
-        file::make_dir(&options.dir)?;
+        master_key::make_dir(&options.dir)?;
         let (shared, memory) = file::unpanicked(&path, || Shared::open(options, path.clone()))?;
         let shared = Arc::new(shared);
         let (queue, jobs) = mpsc::channel(QUEUE);
@@ -158,7 +152,13 @@ impl Shared {
         let wrong = |problem: file::Problem| problem.explain(&path);
         let database = file::open(&path).map_err(wrong)?;
         let id = tables::prepare(&database).map_err(wrong)?;
-        let sealer = master_key::sealer(&options.dir, &path, &database)?;
+        let broken = |error: redb::Error| wrong(error.into());
+        let check = tables::read_check(&database).map_err(broken)?;
+        let (sealer, check) =
+            master_key::sealer(&options.dir, &path.display().to_string(), check.as_deref())?;
+        if let Some(check) = check {
+            tables::write_check(&database, &check).map_err(broken)?;
+        }
         let memory = Memory::load(&database).map_err(|error| wrong(error.into()))?;
         let database = RwLock::new(Some(database));
         let change_log = AtomicU64::new(options.change_log);

@@ -13,44 +13,12 @@ use super::{
     Store, StoreError, latest,
     tables::{CHANGES, LEASES, META, OLDEST, OUTBOX, RECORDS, SEALED, number},
 };
-
-/// What goes around a record in an answer, in bytes at most.
-const AROUND: usize = 48;
-
-/// A record as it is stored. `Debug` does not show it.
-pub struct Stored {
-    /// The revision of its last change.
-    pub revision: u64,
-    /// It, as JSON.
-    pub json: Zeroizing<Vec<u8>>,
-}
-
-/// Records of a model, sorted by key.
-#[derive(Debug)]
-pub struct Rows {
-    /// Keys and records.
-    pub rows: Vec<(String, Stored)>,
-    /// Whether there are more behind them.
-    pub more: bool,
-    /// The latest revision of the snapshot.
-    pub latest: u64,
-}
-
-/// A part of the log.
-#[derive(Debug)]
-pub struct ChangeSet {
-    /// The changes, by revision.
-    pub changes: Vec<Change>,
-    /// The latest revision of the snapshot.
-    pub latest: u64,
-    /// The oldest revision in the log.
-    pub oldest: u64,
-}
+use crate::handler::{ChangeSet, Query, Rows, Stored, found::Room};
 
 type Records = ReadOnlyTable<(&'static str, &'static str), (u64, &'static [u8])>;
 
 impl Store {
-    /// The records of these keys, in their order.
+    /// See [`Handler::get`](crate::handler::Handler::get).
     pub fn get(&self, model: &Model, keys: &[String]) -> Result<Vec<Option<Stored>>, StoreError> {
         let found = self.read(|snapshot| {
             let table = table(snapshot, model)?;
@@ -66,43 +34,43 @@ impl Store {
         opened.collect()
     }
 
-    /// The records of a model with keys after `after`: at most `most`, and of at most `bytes` together. A single record
-    /// is given however large it is.
-    pub fn list(
-        &self,
-        model: &Model,
-        after: Option<&str>,
-        most: usize,
-        bytes: usize,
-    ) -> Result<Rows, StoreError> {
-        self.read(|snapshot| {
-            let first = match after {
-                Some(key) => Bound::Excluded((model.name, key)),
-                None => Bound::Included((model.name, "")),
+    /// See [`Handler::list`](crate::handler::Handler::list).
+    pub fn list(&self, model: &Model, query: &Query) -> Result<Rows, StoreError> {
+        let found = self.read(|snapshot| {
+            let prefix = query.prefix.as_str();
+            let first = match query.after.as_deref() {
+                Some(key) if key >= prefix => Bound::Excluded((model.name, key)),
+                _ => Bound::Included((model.name, prefix)),
             };
             // No name of a model has another as its beginning and a NUL behind it.
             let end = format!("{}\0", model.name);
             let table = table(snapshot, model)?;
-            let mut rows = Vec::new();
-            let (mut size, mut more) = (0, false);
+            let (mut rows, mut more) = (Vec::new(), false);
+            let mut room = Room::new(query.most, query.bytes);
             for row in table.range::<(&str, &str)>((first, Bound::Excluded((end.as_str(), ""))))? {
                 let (key, value) = row?;
-                let (revision, json) = value.value();
-                size += json.len() + AROUND;
-                if rows.len() >= most || (size > bytes && !rows.is_empty()) {
-                    more = true;
+                let (revision, stored) = value.value();
+                let key = key.value().1;
+                if !key.starts_with(prefix) {
                     break;
                 }
-                let stored = Stored { revision, json: Zeroizing::new(json.to_vec()) };
-                rows.push((key.value().1.to_owned(), stored));
+                more = !room.take(stored.len());
+                if more {
+                    break;
+                }
+                rows.push((key.to_owned(), revision, stored.to_vec()));
             }
-            Ok(Rows { rows, more, latest: latest(snapshot)? })
-        })
+            Ok((rows, more, latest(snapshot)?))
+        });
+        let (found, more, latest) = found?;
+        let rows = found.into_iter().map(|(key, revision, stored)| {
+            let json = self.opened(model, &key, stored)?;
+            Ok((key, Stored { revision, json }))
+        });
+        Ok(Rows { rows: rows.collect::<Result<_, StoreError>>()?, more, latest })
     }
 
-    /// The changes after the revision `since`: at most `most`, and of at most `bytes` together, but one at least.
-    /// [`Compacted`](StoreError::Compacted) when the log does not hold all of them any more, or when the store has not
-    /// come so far: it is another than the one that gave that revision, or was restored.
+    /// See [`Handler::changes`](crate::handler::Handler::changes).
     pub fn changes(&self, since: u64, most: usize, bytes: usize) -> Result<ChangeSet, StoreError> {
         self.read(|snapshot| {
             let latest = latest(snapshot)?;
@@ -111,16 +79,16 @@ impl Store {
                 return Ok(Err(StoreError::Compacted { oldest, latest }));
             }
             let mut changes = Vec::new();
-            let mut size = 0;
+            let mut room = Room::new(most, bytes);
             for row in snapshot.open_table(CHANGES)?.range((Bound::Excluded(since), Bound::Unbounded))? {
                 let (_, json) = row?;
-                size += json.value().len() + 1;
-                if changes.len() >= most || (size > bytes && !changes.is_empty()) {
+                if !room.take(json.value().len()) {
                     break;
                 }
                 changes.push(change(json.value())?);
             }
-            Ok(Ok(ChangeSet { changes, latest, oldest }))
+            let next = changes.last().map_or(latest, |change: &Change| change.revision);
+            Ok(Ok(ChangeSet { changes, next, latest, oldest }))
         })?
     }
 
@@ -130,13 +98,11 @@ impl Store {
         self.read(|snapshot| {
             let changes = snapshot.open_table(CHANGES)?;
             let mut due = Vec::new();
-            let mut size = 0;
-            let unsent = snapshot.open_table(OUTBOX)?.range((Bound::Excluded(after), Bound::Unbounded))?;
-            for row in unsent.take(most) {
+            let mut room = Room::new(most, bytes);
+            for row in snapshot.open_table(OUTBOX)?.range((Bound::Excluded(after), Bound::Unbounded))? {
                 let revision = row?.0.value();
                 let json = changes.get(revision)?.ok_or_else(|| missing(revision))?;
-                size += json.value().len();
-                if size > bytes && !due.is_empty() {
+                if !room.take(json.value().len()) {
                     break;
                 }
                 due.push(change(json.value())?);
@@ -176,10 +142,4 @@ fn change(json: &[u8]) -> Result<Change, redb::Error> {
 
 fn missing(revision: u64) -> redb::Error {
     redb::Error::Corrupted(format!("change {revision} is missing from the log"))
-}
-
-impl std::fmt::Debug for Stored {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "revision {}, {} bytes", self.revision, self.json.len())
-    }
 }

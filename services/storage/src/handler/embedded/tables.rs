@@ -31,6 +31,8 @@ pub(super) const REVISION: &str = "revision";
 pub(super) const OLDEST: &str = "oldest";
 /// In [`META`]: the greatest token of any lease so far.
 pub(super) const TOKEN: &str = "token";
+/// The row of [`SEALED`] that tells whether a master key is the one of this store. No record has an empty model.
+const CHECK: (&str, &str) = ("", "check");
 /// In [`IDENTITY`].
 const STORE: &str = "store";
 
@@ -82,6 +84,19 @@ fn make(database: &Database) -> Result<Uuid, redb::Error> {
     }
     transaction.commit()?;
     Ok(id)
+}
+
+/// What tells whether a master key is the one of this store.
+pub(super) fn read_check(database: &Database) -> Result<Option<Vec<u8>>, redb::Error> {
+    let sealed = database.begin_read()?.open_table(SEALED)?;
+    Ok(sealed.get(CHECK)?.map(|row| row.value().1.to_vec()))
+}
+
+/// Keeps what tells whether a master key is the one of this store.
+pub(super) fn write_check(database: &Database, check: &[u8]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(SEALED)?.insert(CHECK, (0, check))?;
+    Ok(transaction.commit()?)
 }
 
 /// A number of [`META`], 0 if it is not there.

@@ -18,7 +18,7 @@ use super::{
 const MOST: usize = 100_000;
 
 impl Store {
-    /// Takes the lease unless somebody holds it, the same holder included.
+    /// See [`Handler::acquire_lease`](crate::handler::Handler::acquire_lease).
     pub async fn acquire_lease(
         &self,
         name: String,
@@ -28,7 +28,7 @@ impl Store {
         self.write(move |pass| pass.acquire(&name, &holder, ttl)).await
     }
 
-    /// Holds the lease for its time to live from now.
+    /// See [`Handler::renew_lease`](crate::handler::Handler::renew_lease).
     pub async fn renew_lease(&self, name: String, token: u64) -> Result<Lease, StoreError> {
         self.write(move |pass| {
             let ttl_ms = pass.check_token(&name, token)?;
@@ -38,7 +38,7 @@ impl Store {
         .await
     }
 
-    /// Gives the lease back. `false`: the token is not the current.
+    /// See [`Handler::release_lease`](crate::handler::Handler::release_lease).
     pub async fn release_lease(&self, name: String, token: u64) -> Result<bool, StoreError> {
         self.write(move |pass| match pass.check_token(&name, token) {
             Ok(_) => pass.drop_lease(&name).map(|()| true),

@@ -29,6 +29,7 @@ impl Store {
     ) -> Result<T, StoreError> {
         let stopped = || StoreError::stopped(&self.shared.path);
         let (answer, answered) = oneshot::channel();
+        let shared = self.shared.clone();
         let job: Job = Box::new(move |pass| {
             let (outcome, broken) = match pass.map(work) {
                 Some(Ok(value)) => (Some(Ok(value)), None),
@@ -40,9 +41,7 @@ impl Store {
                 // A refusal too: it may rest on what another job of the failed commit had written.
                 let result = match failed {
                     Some(failure) => Err(failure.clone()),
-                    None => {
-                        outcome.unwrap_or_else(|| Err(StoreError::Broken("the work was not done".into())))
-                    }
+                    None => outcome.unwrap_or_else(|| Err(StoreError::stopped(&shared.path))),
                 };
                 // Whoever asked may have gone.
                 let _ = answer.send(result);

@@ -1,0 +1,191 @@
+//! Changes, as etcd tells them.
+
+use std::time::Duration;
+
+use commissaire_api::{event::Verb, model::Kept, storage::Change};
+use etcd_client::{
+    Event, EventType, GetOptions, SortOrder, SortTarget, WatchOptions, WatchResponse, WatchStream,
+};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Etcd,
+    commit::Note,
+    keys::{self, NOTE, ROOT},
+    of_one, revision, signed, unsigned, whole,
+};
+use crate::handler::{ChangeSet, StoreError, found::Room, transaction::shown};
+
+/// Within this etcd must tell what it has.
+const TELL: Duration = Duration::from_secs(10);
+
+/// The changes of one revision.
+pub(super) struct Step {
+    pub(super) revision: u64,
+    pub(super) changes: Vec<Change>,
+}
+
+/// What a watch tells next.
+pub(super) enum Told {
+    /// Changes, by revision.
+    Steps(Vec<Step>),
+    /// What was to be told is not known any more: etcd begins with this revision.
+    Compacted(u64),
+}
+
+impl Etcd {
+    pub(super) async fn changes(
+        &self,
+        since: u64,
+        most: usize,
+        bytes: usize,
+    ) -> Result<ChangeSet, StoreError> {
+        let look = self.link.read(|mut client| async move { client.get(NOTE, None).await }).await?;
+        let (now, noted) = (revision(look.header()), of_one(&look));
+        let latest = noted.max(since);
+        if since > now {
+            return Err(StoreError::Compacted { oldest: now, latest: now });
+        }
+        let nothing = ChangeSet { changes: Vec::new(), next: latest, latest, oldest: 0 };
+        if since >= noted {
+            return Ok(nothing);
+        }
+        let mut watch = self.watch(since + 1).await?;
+        let mut set = ChangeSet { next: since, ..nothing };
+        let mut room = Room::new(most, bytes);
+        let deadline = Instant::now() + TELL;
+        loop {
+            let told = timeout_at(deadline, watch.next()).await;
+            let steps = match told.unwrap_or_else(|_| Err(StoreError::silent()))? {
+                Told::Steps(steps) => steps,
+                Told::Compacted(oldest) => return Err(StoreError::Compacted { oldest, latest }),
+            };
+            for step in steps {
+                let size = step.changes.iter().map(size).sum();
+                if !room.take(size) {
+                    return Ok(set);
+                }
+                room.more(step.changes.len().saturating_sub(1));
+                set.next = step.revision;
+                set.latest = set.latest.max(step.revision);
+                set.changes.extend(step.changes);
+                if step.revision >= noted {
+                    return Ok(set);
+                }
+            }
+        }
+    }
+
+    /// What changes from `revision` on.
+    pub(super) async fn watch(&self, revision: u64) -> Result<Watch, StoreError> {
+        let stream = self.link.read(|mut client| async move {
+            let from =
+                WatchOptions::new().with_prefix().with_start_revision(signed(revision)).with_prev_key();
+            client.watch(ROOT, Some(from)).await
+        });
+        Ok(Watch(stream.await?))
+    }
+
+    /// The revision of etcd now, if nothing below our root has changed after `since`, as far as one can tell of what was
+    /// compacted: deletions by others leave no trace.
+    pub(super) async fn unchanged(&self, since: u64) -> Result<Option<u64>, StoreError> {
+        let latest = self.link.read(|mut client| async move {
+            let newest = GetOptions::new()
+                .with_prefix()
+                .with_keys_only()
+                .with_sort(SortTarget::Mod, SortOrder::Descend)
+                .with_limit(1);
+            client.get(ROOT, Some(newest)).await
+        });
+        let latest = latest.await?;
+        Ok((of_one(&latest) <= since).then(|| revision(latest.header())))
+    }
+}
+
+/// Changes as they happen.
+pub(super) struct Watch(WatchStream);
+
+impl Watch {
+    /// What it tells next, once there is something. Cancelling it loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Told, StoreError> {
+        loop {
+            let told = match self.0.message().await {
+                Ok(Some(told)) => told,
+                Ok(None) | Err(_) => return Err(StoreError::silent()),
+            };
+            if told.compact_revision() > 0 {
+                return Ok(Told::Compacted(unsigned(told.compact_revision())));
+            }
+            if told.canceled() {
+                return Err(StoreError::silent());
+            }
+            let steps = steps(&told);
+            if !steps.is_empty() {
+                return Ok(Told::Steps(steps));
+            }
+        }
+    }
+}
+
+/// The changes in `told`, by revision.
+fn steps(told: &WatchResponse) -> Vec<Step> {
+    let at = |event: &Event| event.kv().map_or(0, |pair| unsigned(pair.mod_revision()));
+    let together = told.events().chunk_by(|one, other| at(one) == at(other));
+    together
+        .map(|events| {
+            let note = events.iter().filter_map(Event::kv).find(|pair| pair.key() == NOTE.as_bytes());
+            let note: Option<Note> = note.and_then(|pair| serde_json::from_slice(pair.value()).ok());
+            let note = note.unwrap_or_else(|| Note { at: commissaire::time::timestamp(), ..Note::default() });
+            let revision = events.first().map_or(0, at);
+            Step {
+                revision,
+                changes: events.iter().filter_map(|event| change(event, revision, &note)).collect(),
+            }
+        })
+        .collect()
+}
+
+fn change(event: &Event, revision: u64, note: &Note) -> Option<Change> {
+    let pair = event.kv()?;
+    let (model, key) = keys::record(pair.key())?;
+    let (verb, stored) = match event.event_type() {
+        EventType::Put if pair.create_revision() == pair.mod_revision() => (Verb::Created, Some(pair)),
+        EventType::Put => (Verb::Updated, Some(pair)),
+        EventType::Delete => (Verb::Deleted, event.prev_kv()),
+    };
+    let record = match (model.kept, stored) {
+        (Kept::Plain, Some(pair)) => {
+            let json = whole(model, key, pair.value());
+            match json.map(|json| shown(model, &json)) {
+                Ok(Ok(record)) => record,
+                _ => {
+                    tracing::warn!(model = model.name, key, "what another program has stored is no record");
+                    return None;
+                }
+            }
+        }
+        // etcd does not know any more what it was.
+        (Kept::Plain, None) => {
+            shown(model, serde_json::to_string(&model.blank(key)).ok()?.as_bytes()).ok()?
+        }
+        _ => None,
+    };
+    Some(Change {
+        revision,
+        model_type_name: model.name.to_owned(),
+        key: key.to_owned(),
+        event: verb,
+        record,
+        at: note.at.clone(),
+        actor: note.actor.clone(),
+        verified: note.verified,
+        operation: note.operation.clone(),
+    })
+}
+
+/// About the bytes that `change` takes in an answer.
+pub(super) fn size(change: &Change) -> usize {
+    let texts = [Some(&change.key), change.actor.as_ref(), change.operation.as_ref()];
+    let record = change.record.as_ref().map_or(0, |record| record.text().len());
+    texts.into_iter().flatten().map(String::len).sum::<usize>() + record + 200
+}

@@ -1,0 +1,216 @@
+//! One reading of the changes that are to be announced, by the service that announces.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use commissaire_api::storage::Change;
+use etcd_client::{Compare, CompareOp, Txn, TxnOp};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    Etcd,
+    changes::{Step, Told, Watch, size},
+    keys::{ANNOUNCED, RELAY},
+    signed,
+};
+use crate::{
+    handler::{StoreError, found::Room},
+    relay::Outbox,
+};
+
+/// How many changes wait in memory.
+const AHEAD: usize = 1_024;
+
+/// One reading of the changes that are to be announced.
+pub(super) struct Term {
+    etcd: Arc<Etcd>,
+    /// The revision that tells that it is us who announce.
+    token: u64,
+    watch: tokio::sync::Mutex<Watch>,
+    /// The revision before the first that is read, where changes before were compacted.
+    lost: Option<u64>,
+    state: Mutex<State>,
+    more: Notify,
+    room: Notify,
+    ended: CancellationToken,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Change>,
+    /// How many changes of a revision are not announced yet.
+    unsent: BTreeMap<u64, usize>,
+    /// The revision up to which all was read.
+    read: u64,
+    /// The revision up to which all was announced, as etcd knows it.
+    noted: u64,
+    deposed: bool,
+}
+
+impl Term {
+    /// Begins behind what was announced.
+    pub(super) async fn begin(
+        etcd: Arc<Etcd>,
+        token: u64,
+        ended: CancellationToken,
+    ) -> Result<Self, StoreError> {
+        let look = etcd.link.read(|mut client| async move { client.get(ANNOUNCED, None).await }).await?;
+        let text = look.kvs().first().and_then(|pair| str::from_utf8(pair.value()).ok());
+        let mut announced: u64 = text.and_then(|text| text.parse().ok()).unwrap_or(0);
+        let mut lost = None;
+        let mut watch = etcd.watch(announced + 1).await?;
+        let mut first = Vec::new();
+        // etcd says at once whether it knows them still; otherwise this only waits for the first change.
+        if let Ok(told) = tokio::time::timeout(std::time::Duration::from_millis(250), watch.next()).await {
+            match told? {
+                Told::Steps(steps) => first = steps,
+                Told::Compacted(oldest) => {
+                    announced = match etcd.unchanged(announced).await? {
+                        Some(now) => now,
+                        None => {
+                            lost = Some(oldest - 1);
+                            oldest - 1
+                        }
+                    };
+                    watch = etcd.watch(announced + 1).await?;
+                }
+            }
+        }
+        let state = State { read: announced, noted: announced, ..State::default() };
+        let term = Self {
+            etcd,
+            token,
+            watch: tokio::sync::Mutex::new(watch),
+            lost,
+            state: Mutex::new(state),
+            more: Notify::new(),
+            room: Notify::new(),
+            ended,
+        };
+        term.put(first);
+        Ok(term)
+    }
+
+    /// The revision up to which changes were compacted before anybody had announced them.
+    pub(super) fn lost(&self) -> Option<u64> {
+        self.lost
+    }
+
+    /// Ends when it can tell no more.
+    pub(super) fn ended(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+
+    /// Whether another announces now.
+    pub(super) fn is_deposed(&self) -> bool {
+        self.state().deposed
+    }
+
+    /// Reads what changes, until it ends.
+    pub(super) async fn follow(&self) {
+        let mut watch = self.watch.lock().await;
+        while !self.ended.is_cancelled() {
+            let room = self.room.notified();
+            if self.state().waiting.len() >= AHEAD {
+                tokio::select! {
+                    () = room => {}
+                    () = self.ended.cancelled() => {}
+                }
+                continue;
+            }
+            let told = tokio::select! {
+                told = watch.next() => told,
+                () = self.ended.cancelled() => break,
+            };
+            match told {
+                Ok(Told::Steps(steps)) => self.put(steps),
+                // It begins again behind what was announced, and finds out what that means.
+                Ok(Told::Compacted(_)) | Err(_) => break,
+            }
+        }
+        self.ended.cancel();
+    }
+
+    fn put(&self, steps: Vec<Step>) {
+        let mut state = self.state();
+        for Step { revision, changes } in steps {
+            let before = state.waiting.len();
+            state.waiting.extend(changes.into_iter().filter(|change| change.record.is_some()));
+            let count = state.waiting.len() - before;
+            if count > 0 {
+                state.unsent.insert(revision, count);
+            }
+            state.read = revision;
+        }
+        drop(state);
+        self.more.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Outbox for Term {
+    fn id(&self) -> Uuid {
+        self.etcd.id
+    }
+
+    fn due(&self, _: u64, most: usize, bytes: usize) -> Result<Vec<Change>, StoreError> {
+        let mut state = self.state();
+        let mut due: Vec<Change> = Vec::new();
+        let mut room = Room::new(most, bytes);
+        while let Some(next) = state.waiting.front() {
+            let together = due.last().is_some_and(|last| last.revision == next.revision);
+            if !room.take(size(next)) && !together {
+                break;
+            }
+            due.extend(state.waiting.pop_front());
+        }
+        drop(state);
+        self.room.notify_one();
+        Ok(due)
+    }
+
+    async fn more(&self) {
+        self.more.notified().await;
+    }
+
+    async fn sent(&self, revisions: Vec<u64>) -> Result<(), StoreError> {
+        let announced = {
+            let mut state = self.state();
+            for revision in revisions {
+                let left = state.unsent.get_mut(&revision).map(|count| {
+                    *count = count.saturating_sub(1);
+                    *count
+                });
+                if left == Some(0) {
+                    state.unsent.remove(&revision);
+                }
+            }
+            state.unsent.first_key_value().map_or(state.read, |(first, _)| first - 1)
+        };
+        if announced <= self.state().noted {
+            return Ok(());
+        }
+        let txn = Txn::new()
+            .when([Compare::mod_revision(RELAY, CompareOp::Equal, signed(self.token))])
+            .and_then([TxnOp::put(ANNOUNCED, announced.to_string(), None)]);
+        match self.etcd.link.write(|mut client| async move { client.txn(txn).await }).await {
+            Ok(answer) if answer.succeeded() => self.state().noted = announced,
+            Ok(_) => {
+                self.state().deposed = true;
+                self.ended.cancel();
+            }
+            // It is written with what comes next, and else announced again.
+            Err(error) => tracing::debug!(%error, "what was announced could not be noted"),
+        }
+        Ok(())
+    }
+}

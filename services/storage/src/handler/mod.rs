@@ -1,0 +1,75 @@
+//! Handlers: the places where records are kept, all behind one trait.
+//!
+//! * [`embedded`]: a file of this service's own, for records and, sealed, for secrets.
+//! * [`etcd`]: an etcd, shared with other services and programs.
+
+pub mod embedded;
+mod error;
+pub mod etcd;
+mod found;
+mod master_key;
+mod seal;
+mod transaction;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use commissaire::{Bus, Error};
+use commissaire_api::{
+    model::Model,
+    storage::{Fence, Lease},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use error::StoreError;
+pub use found::{ChangeSet, Query, Rows, Stored};
+pub use transaction::{Author, Content, Transaction, Write};
+
+/// A place where records are kept. Whoever calls has checked records and keys against their models.
+///
+/// Revisions are the handler's own: each change has a greater one than all before, and those that were made together
+/// may share one.
+#[async_trait]
+pub trait Handler: fmt::Debug + Send + Sync {
+    /// Which place this is, in data: the same for all services that share it.
+    fn id(&self) -> Uuid;
+
+    /// Whether other storage services may use the same place at the same time.
+    fn is_shared(&self) -> bool;
+
+    /// The records of these keys, in their order.
+    async fn get(&self, model: &'static Model, keys: &[String]) -> Result<Vec<Option<Stored>>, StoreError>;
+
+    /// Records of a model, sorted by key, all as they were at one moment.
+    async fn list(&self, model: &'static Model, query: Query) -> Result<Rows, StoreError>;
+
+    /// Carries `transaction` out and returns the revision of each write. When it refuses, nothing was changed:
+    /// [`Fenced`](StoreError::Fenced), [`Missing`](StoreError::Missing) with all keys that are to be deleted and not
+    /// there, or [`Conflict`](StoreError::Conflict).
+    async fn commit(&self, transaction: Transaction) -> Result<Vec<u64>, StoreError>;
+
+    /// The changes after the revision `since`: at most `most`, and of at most `bytes` together, but one at least; those
+    /// that share a revision are never told apart. [`Compacted`](StoreError::Compacted) when not all of them are known
+    /// any more, or when the store has not come so far: it is another than the one that gave that revision, or was
+    /// restored.
+    async fn changes(&self, since: u64, most: usize, bytes: usize) -> Result<ChangeSet, StoreError>;
+
+    /// Takes the lease unless somebody holds it, the same holder included.
+    async fn acquire_lease(&self, name: String, holder: String, ttl: Duration) -> Result<Lease, StoreError>;
+
+    /// Holds the lease for its time to live from now.
+    async fn renew_lease(&self, lease: Fence) -> Result<Lease, StoreError>;
+
+    /// Gives the lease back. `false`: the token is not the current.
+    async fn release_lease(&self, lease: Fence) -> Result<bool, StoreError>;
+
+    /// Announces on `bus` what has changed, and what changes, until `stop`.
+    async fn announce(&self, bus: Arc<dyn Bus>, stop: CancellationToken);
+
+    /// Resolves when it can never be used again.
+    async fn broken(&self) -> Error;
+
+    /// Keeps so many changes at least, where that is the service's to say.
+    fn keep_changes(&self, change_log: u64);
+}

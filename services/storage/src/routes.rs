@@ -1,0 +1,145 @@
+//! Routes: which model is kept in which place.
+
+use std::{path::Path, sync::Arc};
+
+use commissaire::{Error, Result};
+use commissaire_api::{
+    model::{Kept, MODELS, Model},
+    storage::StoreHandler,
+};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::{
+    config::{Kind, StorageConfig},
+    handler::{
+        Handler,
+        embedded::{Store, StoreOptions},
+        etcd::Etcd,
+    },
+};
+
+/// The places of one service, open.
+#[derive(Debug)]
+pub struct Routes {
+    /// Those of records in the order of the configuration, then that of secrets.
+    places: Vec<Place>,
+}
+
+/// A place where records are kept.
+#[derive(Debug)]
+pub struct Place {
+    /// What it is called.
+    pub name: String,
+    /// What it does the work with.
+    pub handler: Arc<dyn Handler>,
+    /// What sort of place it is, how it is configured, and which models it keeps.
+    pub about: StoreHandler,
+    models: Vec<&'static Model>,
+}
+
+impl Routes {
+    /// Opens all places. Every failure is an error that names the place.
+    pub async fn open(config: &StorageConfig) -> Result<Self> {
+        let mut places = Vec::new();
+        let mut own: Option<Arc<dyn Handler>> = None;
+        for place in config.members.storage_handlers.all() {
+            let failed = |error: Error| {
+                Error::new(error.kind().clone(), format!("storage handler {:?}: {error}", place.name))
+            };
+            let (kind, handler): (_, Arc<dyn Handler>) = match &place.kind {
+                Kind::Embedded(dir) => {
+                    let store = open_store(dir.as_deref().unwrap_or(&config.data_dir), config).await?;
+                    ("EmbeddedStoreHandler", Arc::new(store))
+                }
+                Kind::Etcd(machines) => {
+                    let etcd = Etcd::open(machines.clone(), &config.data_dir).await.map_err(failed)?;
+                    ("EtcdStoreHandler", Arc::new(Arc::new(etcd)))
+                }
+            };
+            let about = match &place.kind {
+                Kind::Embedded(dir) => embedded(dir.as_deref().unwrap_or(&config.data_dir)),
+                Kind::Etcd(_) => place.shown.clone(),
+            };
+            own = own.or_else(|| Some(handler.clone()));
+            places.push(Place::new(place.name.clone(), kind, about, handler, place.models.clone()));
+        }
+        if let Some(handler) = own {
+            // Where the key lies, not what it is.
+            let mut about = places.first().map(|first| first.about.config.clone()).unwrap_or_default();
+            about.insert(
+                "master_key".to_owned(),
+                config.data_dir.join("master.key").display().to_string().into(),
+            );
+            let secret = MODELS.into_iter().filter(|model| model.kept == Kept::Sealed).collect();
+            let kind = if handler.is_shared() { "SealedEtcdSecretHandler" } else { "EmbeddedSecretHandler" };
+            places.push(Place::new("secrets".to_owned(), kind, about, handler, secret));
+        }
+        Ok(Self { places })
+    }
+
+    /// All places.
+    pub fn all(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// The place of `model`, if it has one.
+    pub fn of(&self, model: &Model) -> Option<&Place> {
+        self.places.iter().find(|place| place.models.iter().any(|kept| kept.name == model.name))
+    }
+
+    /// The place of this name that keeps records.
+    pub fn named(&self, name: &str) -> Option<&Place> {
+        self.plain().find(|place| place.name == name)
+    }
+
+    /// The places that keep records, in the order of the configuration.
+    pub fn plain(&self) -> impl Iterator<Item = &Place> {
+        self.places.iter().filter(|place| place.models.iter().all(|model| model.kept == Kept::Plain))
+    }
+
+    /// All that does the work, each once.
+    pub fn handlers(&self) -> impl Iterator<Item = &Arc<dyn Handler>> {
+        let before = |at: usize, handler: &Arc<dyn Handler>| {
+            self.places[..at].iter().any(|place| Arc::ptr_eq(&place.handler, handler))
+        };
+        let all = self.places.iter().map(|place| &place.handler).enumerate();
+        all.filter(move |(at, handler)| !before(*at, handler)).map(|(_, handler)| handler)
+    }
+
+    /// Which places these are, together: the same for all services that share them.
+    pub fn id(&self) -> Uuid {
+        Uuid::from_u128(self.handlers().fold(0, |mixed, handler| mixed ^ handler.id().as_u128()))
+    }
+
+    /// Whether other services may use the same places at the same time.
+    pub fn are_shared(&self) -> bool {
+        self.handlers().all(|handler| handler.is_shared())
+    }
+}
+
+impl Place {
+    fn new(
+        name: String,
+        handler_type: &str,
+        config: Map<String, Value>,
+        handler: Arc<dyn Handler>,
+        models: Vec<&'static Model>,
+    ) -> Self {
+        let mut model_types: Vec<String> = models.iter().map(|model| model.name.to_owned()).collect();
+        model_types.sort();
+        let about = StoreHandler { handler_type: handler_type.to_owned(), config, model_types };
+        Self { name, handler, about, models }
+    }
+}
+
+async fn open_store(dir: &Path, config: &StorageConfig) -> Result<Arc<Store>> {
+    let options = StoreOptions { dir: dir.to_owned(), change_log: config.members.change_log };
+    let opened = tokio::task::spawn_blocking(move || Store::open(&options)).await;
+    let store = opened.map_err(|_| Error::config("the store could not be opened: it panicked"))??;
+    Ok(Arc::new(store))
+}
+
+fn embedded(dir: &Path) -> Map<String, Value> {
+    Map::from_iter([("data_dir".to_owned(), dir.display().to_string().into())])
+}

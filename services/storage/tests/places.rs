@@ -1,0 +1,136 @@
+//! The member `storage_handlers`: which places there are, and what keeps which model.
+
+use commissaire_storage::config::{Kind, Members};
+use serde_json::{Value, json};
+
+use crate::common::members;
+
+/// The names of the places with the models that they keep.
+fn kept(handlers: Value) -> Vec<(String, Vec<&'static str>)> {
+    let members = members(json!({"storage_handlers": handlers}));
+    let places = members.storage_handlers.all().iter();
+    places.map(|place| (place.name.clone(), place.models.iter().map(|model| model.name).collect())).collect()
+}
+
+/// The error of these.
+#[allow(clippy::needless_pass_by_value, reason = "for `json!` at the place of the call")]
+fn refusal(handlers: Value) -> String {
+    let members = json!({"storage_handlers": handlers});
+    serde_json::from_value::<Members>(members).expect_err("refused").to_string()
+}
+
+#[test]
+fn without_any_one_embedded_store_keeps_everything() {
+    for nothing in [Members::default(), members(json!({})), members(json!({"storage_handlers": []}))] {
+        let [place] = nothing.storage_handlers.all() else { panic!("{nothing:?}") };
+        assert_eq!((place.name.as_str(), place.models.len()), ("embedded", 7));
+        assert!(matches!(place.kind, Kind::Embedded(None)));
+    }
+}
+
+#[test]
+fn one_place_or_a_list_of_them() {
+    let one = kept(json!({"type": "etcd", "server_url": "http://127.0.0.1:1"}));
+    assert_eq!(one[0].1.len(), 7);
+    // As the first Commissaire wrote it.
+    let old = kept(
+        json!([{"type": "commissaire.storage.etcd", "server_url": "http://127.0.0.1:1", "models": ["*"]}]),
+    );
+    assert_eq!(one, old);
+    let several = kept(json!([
+        {"type": "embedded", "models": ["Cluster*"]},
+        {"type": "etcd", "models": ["Host*", "Network"]},
+        {"type": "etcd", "models": ["Container*"]},
+    ]));
+    assert_eq!(
+        several,
+        [
+            ("embedded".to_owned(), vec!["Cluster", "ClusterDeploy", "ClusterRestart", "ClusterUpgrade"]),
+            ("etcd".to_owned(), vec!["Host", "Network"]),
+            ("etcd-1".to_owned(), vec!["ContainerManagerConfig"]),
+        ]
+    );
+}
+
+#[test]
+fn a_name_that_somebody_chose_is_not_made_for_another() {
+    let named = kept(json!([
+        {"type": "etcd", "models": ["Host"]},
+        {"type": "etcd", "name": "etcd", "models": ["Network"]},
+        {"type": "etcd", "models": ["Cluster"]},
+    ]));
+    assert_eq!(named.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["etcd-1", "etcd", "etcd-2"]);
+}
+
+#[test]
+fn every_mistake_names_the_handler_and_what_is_wrong() {
+    let etcd = |more: Value| {
+        let mut handler = json!({"type": "etcd", "name": "one", "models": ["*"]});
+        handler.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        handler
+    };
+    let file = std::env::current_exe().unwrap();
+    let file = file.to_str().unwrap();
+    for (handlers, told) in [
+        (json!("etcd"), vec!["an object, or a list of objects"]),
+        (json!([{"name": "one"}]), vec!["storage_handlers[0] (\"one\")", "type is missing"]),
+        (json!([etcd(json!({"type": "etdc"}))]), vec!["(\"one\")", "did you mean etcd?"]),
+        (
+            json!([etcd(json!({"type": "my.module.Handler"}))]),
+            vec!["my.module.Handler", "known are embedded, etcd"],
+        ),
+        (
+            json!([etcd(json!({"models": ["Hots*"]}))]),
+            vec!["(\"one\")", "\"Hots*\" is no model", "ClusterDeploy"],
+        ),
+        (json!([etcd(json!({"models": ["HostCreds"]}))]), vec!["(\"one\")", "HostCreds is secret"]),
+        (json!([etcd(json!({"models": ["HostC*"]}))]), vec!["HostCreds is secret"]),
+        (json!([etcd(json!({"models": ["WatcherRecord"]}))]), vec!["WatcherRecord is never stored"]),
+        (json!([etcd(json!({"models": []}))]), vec!["models: names none"]),
+        (
+            json!([etcd(json!({"models": ["Host*"]})), {"type": "embedded", "models": ["Host"]}]),
+            vec!["storage_handlers[1]", "Host is kept by \"one\" already"],
+        ),
+        (
+            json!([etcd(json!({"models": ["Host"]})), etcd(json!({"models": ["Cluster"]}))]),
+            vec!["storage_handlers[1] (\"one\")", "another has the name \"one\" already"],
+        ),
+        (
+            json!([{"type": "embedded", "models": ["Host"]}, {"type": "embedded", "models": ["Cluster"]}]),
+            vec!["second embedded store in one directory"],
+        ),
+        (
+            json!([etcd(json!({"server_url": "https://e:1", "certificate_path": file}))]),
+            vec!["(\"one\")", "certificate_path is set, but certificate_key_path is not"],
+        ),
+        (
+            json!([etcd(
+                json!({"server_url": "http://e:1", "certificate_path": file, "certificate_key_path": file})
+            )]),
+            vec!["certificate_path is set, but no URL of server_url is https"],
+        ),
+        (json!([etcd(json!({"username": "u"}))]), vec!["username is set, but password is not"]),
+        (json!([etcd(json!({"server_url": "e:1"}))]), vec!["server_url: must be URLs such as"]),
+        (
+            json!([etcd(json!({"server_url": "http://u:canary@e:1"}))]),
+            vec!["put who is asking into username"],
+        ),
+        (
+            json!([etcd(json!({"certificate_ca_path": "/nowhere", "server_url": "https://e:1"}))]),
+            vec!["certificate_ca_path: cannot read /nowhere"],
+        ),
+        (json!([etcd(json!({"server-url": "http://e:1"}))]), vec!["server-url"]),
+        (
+            json!([{"type": "embedded", "server_url": "http://e:1"}]),
+            vec!["server_url is no setting of an embedded store"],
+        ),
+        (json!([etcd(json!({"data_dir": "/x"}))]), vec!["data_dir is no setting of an etcd"]),
+        (json!([etcd(json!({"name": "a/b"}))]), vec!["name must not hold '/'"]),
+    ] {
+        let refused = refusal(handlers.clone());
+        for part in told {
+            assert!(refused.contains(part), "{handlers}: {refused}");
+        }
+        assert!(!refused.contains("canary"), "{refused}");
+    }
+}
