@@ -49,6 +49,12 @@ impl Event for StorageEvent {
 }
 
 impl StorageEvent {
+    /// Changes were lost.
+    pub fn lost() -> Self {
+        let nothing = Data(serde_json::value::RawValue::from_string("{}".to_owned()).unwrap_or_default());
+        Self { event: Verb::Compacted, class: String::new(), model: nothing, revision: None }
+    }
+
     /// The key of the record, if its model is known.
     pub fn record_key(&self) -> Option<String> {
         let record: Map<String, Value> = self.model.to().ok()?;

@@ -198,6 +198,12 @@ impl Served {
         }
     }
 
+    /// Ends the service in order, and not the bus.
+    pub(crate) async fn leave(self) -> Kept {
+        self.service.finish(std::time::Duration::from_secs(5)).await;
+        self.kept
+    }
+
     /// Ends in order.
     pub(crate) async fn finish(self) -> Kept {
         self.service.finish(std::time::Duration::from_secs(5)).await;

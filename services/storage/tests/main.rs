@@ -3,6 +3,7 @@
 
 mod common;
 mod crash;
+mod etcd;
 mod file;
 mod full_disk;
 mod leases;
@@ -14,4 +15,5 @@ mod secrets;
 mod service;
 mod several;
 mod speed;
+mod typed;
 mod views;

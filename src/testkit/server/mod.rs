@@ -6,10 +6,12 @@ mod rabbitmq;
 mod redis;
 
 use std::{
+    collections::BTreeSet,
     fmt, fs, io,
     net::{Ipv4Addr, TcpListener},
     path::Path,
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -228,6 +230,14 @@ async fn first_line(mut stream: TcpStream, say: &str) -> io::Result<String> {
     Ok(reply)
 }
 
+/// A port on which nobody listens, and that this process has given to nobody before: a server takes a while to listen, and
+/// its neighbour would be taken for it.
 fn free_port() -> Outcome<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            return Ok(port);
+        }
+    }
 }

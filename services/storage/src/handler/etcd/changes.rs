@@ -58,6 +58,10 @@ impl Etcd {
             let told = timeout_at(deadline, watch.next()).await;
             let steps = match told.unwrap_or_else(|_| Err(StoreError::silent()))? {
                 Told::Steps(steps) => steps,
+                Told::Compacted(oldest) if self.unchanged(set.next, oldest).await? => {
+                    watch = self.watch(oldest).await?;
+                    continue;
+                }
                 Told::Compacted(oldest) => return Err(StoreError::Compacted { oldest, latest }),
             };
             for step in steps {
@@ -86,19 +90,19 @@ impl Etcd {
         Ok(Watch(stream.await?))
     }
 
-    /// The revision of etcd now, if nothing below our root has changed after `since`, as far as one can tell of what was
-    /// compacted: deletions by others leave no trace.
-    pub(super) async fn unchanged(&self, since: u64) -> Result<Option<u64>, StoreError> {
-        let latest = self.link.read(|mut client| async move {
+    /// Whether nothing below our root was changed after the revision `since` up to `oldest`, the first that etcd knows: of
+    /// what it has compacted. What another program has deleted leaves no trace.
+    pub(super) async fn unchanged(&self, since: u64, oldest: u64) -> Result<bool, StoreError> {
+        let newest = self.link.read(|mut client| async move {
             let newest = GetOptions::new()
                 .with_prefix()
                 .with_keys_only()
+                .with_revision(signed(oldest))
                 .with_sort(SortTarget::Mod, SortOrder::Descend)
                 .with_limit(1);
             client.get(ROOT, Some(newest)).await
         });
-        let latest = latest.await?;
-        Ok((of_one(&latest) <= since).then(|| revision(latest.header())))
+        Ok(of_one(&newest.await?) <= since)
     }
 }
 

@@ -151,6 +151,10 @@ impl Link {
                 3 | 9 | 11 if text.contains("too large") || text.contains("too many") => {
                     StoreError::Unfit(format!("etcd takes no request as large as this: {text}"))
                 }
+                // What it says to those who give no user, or a wrong one.
+                3 if text.contains("user name is empty") || text.contains("authentication failed") => {
+                    self.note(REFUSES, text, false)
+                }
                 3 | 9 | 11 => self.note(FAILS, text, false),
                 // Permission denied, unauthenticated.
                 7 | 16 => self.note(REFUSES, text, false),

@@ -6,9 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use commissaire::{Address, Bus, Event, Message};
-use commissaire_api::{StorageEvent, event::Verb, storage::Data};
+use commissaire_api::StorageEvent;
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
-use serde_json::{Map, Value};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -135,9 +134,7 @@ async fn say_compacted(
     over: &CancellationToken,
 ) -> Result<(), ()> {
     tracing::error!(lost, "etcd was compacted before all changes were announced: listeners are told");
-    let nothing = Data::of(&Map::<String, Value>::new()).map_err(|_| ())?;
-    let event =
-        StorageEvent { event: Verb::Compacted, class: String::new(), model: nothing, revision: Some(lost) };
+    let event = StorageEvent { revision: Some(lost), ..StorageEvent::lost() };
     let body = serde_json::to_string(&event).map_err(|_| ())?;
     let id = crate::relay::id(etcd.id, lost, "");
     loop {

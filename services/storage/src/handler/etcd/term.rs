@@ -70,13 +70,10 @@ impl Term {
             match told? {
                 Told::Steps(steps) => first = steps,
                 Told::Compacted(oldest) => {
-                    announced = match etcd.unchanged(announced).await? {
-                        Some(now) => now,
-                        None => {
-                            lost = Some(oldest - 1);
-                            oldest - 1
-                        }
-                    };
+                    if !etcd.unchanged(announced, oldest).await? {
+                        lost = Some(oldest - 1);
+                    }
+                    announced = oldest - 1;
                     watch = etcd.watch(announced + 1).await?;
                 }
             }

@@ -1,5 +1,8 @@
 //! The storage service in terms of the record types.
 
+mod update;
+mod watch;
+
 use commissaire::{Client, Result, RpcError};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -12,15 +15,19 @@ use crate::{
     },
 };
 
+pub use watch::{Seen, Watch};
+
 /// Calls the storage service with records as their types. Cheap to clone.
 ///
 /// ```no_run
 /// # async fn example(client: commissaire::Client) -> commissaire::Result<()> {
 /// use commissaire_api::{Host, StorageClient, client::Guard};
 /// let storage = StorageClient::new(client);
+/// // Whoever else changes it at the same moment, no change is lost.
+/// storage.update::<Host>("10.0.0.7", |host| host.status = "active".into()).await?;
+/// // The same by hand: fails with code 409 when somebody else has saved it meanwhile.
 /// if let Some(found) = storage.find::<Host>("10.0.0.7").await? {
 ///     let host = Host { status: "active".into(), ..found.record };
-///     // Fails with code 409 when somebody else has saved it meanwhile.
 ///     storage.save_guarded(&host, Guard::revision(found.revision)).await?;
 /// }
 /// # Ok(()) }
@@ -35,18 +42,26 @@ pub struct Guard {
     pub expected_revision: Option<u64>,
     /// The lease that must be ours.
     pub fence: Option<Fence>,
+    /// The caller's name for what this belongs to, for the log of changes.
+    pub operation: Option<String>,
 }
 
 impl Guard {
     /// The record must have this revision; 0: it must not be there.
     pub fn revision(expected: u64) -> Self {
-        Self { expected_revision: Some(expected), fence: None }
+        Self { expected_revision: Some(expected), ..Self::default() }
     }
 
     /// The same guard, and this lease must be ours.
     #[must_use]
     pub fn under(self, fence: Fence) -> Self {
         Self { fence: Some(fence), ..self }
+    }
+
+    /// The same guard, and this is what it belongs to.
+    #[must_use]
+    pub fn of(self, operation: impl Into<String>) -> Self {
+        Self { operation: Some(operation.into()), ..self }
     }
 }
 
@@ -95,7 +110,7 @@ impl StorageClient {
             with_revision: true,
             expected_revision: guard.expected_revision.map(Expected::One),
             fence: guard.fence,
-            operation: None,
+            operation: guard.operation,
             quiet_if_unchanged: false,
         };
         read("storage.save", &self.0.call(Save, &params).await?)
@@ -127,9 +142,22 @@ impl StorageClient {
             model_json_data: by_key::<T>(key)?,
             expected_revision: guard.expected_revision.map(Expected::One),
             fence: guard.fence,
-            operation: None,
+            operation: guard.operation,
         };
         self.0.call(Delete, &params).await
+    }
+
+    /// The records of these keys with their revisions, in their order, from one answer: an error of code −20000 names
+    /// those that are not there.
+    pub async fn get_many<T: Record>(&self, keys: &[&str]) -> Result<Vec<Versioned<T>>> {
+        let field = T::MODEL.key.unwrap_or_default();
+        let keys = keys.iter().map(|key| Map::from_iter([(field.to_owned(), Value::from(*key))]));
+        let params = GetParams {
+            model_type_name: name::<T>(),
+            model_json_data: data(&keys.collect::<Vec<_>>())?,
+            with_revision: true,
+        };
+        read("storage.get", &self.0.call(Get, &params).await?)
     }
 
     /// All records of a type, sorted by key, fetched page by page.
@@ -159,7 +187,15 @@ impl StorageClient {
         }
     }
 
-    /// The changes after the revision `since`, as many as fit one answer: ask again from its `next` until that is its
+    /// The changes of records of a type after the revision `since`, as many as fit one answer: ask again from its `next`
+    /// until that is its `latest`. An error of code 410 when they are not all known any more: then list anew, or let
+    /// [`watch`](Self::watch) do all that.
+    pub async fn changes_of<T: Record>(&self, since: u64) -> Result<ChangesOutput> {
+        let params = ChangesParams { since, model_type_name: Some(name::<T>()), limit: None };
+        self.0.call(Changes, &params).await
+    }
+
+    /// The changes of the first place after the revision `since`, as many as fit one answer: ask again from its `next` until that is its
     /// `latest`. An error of code 410 when they are not all known any more: then list anew.
     pub async fn changes(&self, since: u64) -> Result<ChangesOutput> {
         self.0.call(Changes, &ChangesParams { since, ..ChangesParams::default() }).await
