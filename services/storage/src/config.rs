@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 pub use places::{Kind, PlaceConfig, Places};
 
+use crate::handler::custodia::SOCKET;
+
 /// What the storage service is configured with, beside what every service is.
 #[derive(Debug, Clone)]
 pub struct StorageConfig {
@@ -28,11 +30,15 @@ pub struct Members {
     pub change_log: u64,
     /// The places where records are kept; by default one embedded store.
     pub storage_handlers: Places,
+    /// The socket of the Custodia that keeps secrets. Without, one is used where [`SOCKET`] is there; else secrets are
+    /// sealed in the first place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub custodia_socket_path: Option<PathBuf>,
 }
 
 impl Default for Members {
     fn default() -> Self {
-        Self { change_log: 100_000, storage_handlers: Places::default() }
+        Self { change_log: 100_000, storage_handlers: Places::default(), custodia_socket_path: None }
     }
 }
 
@@ -40,6 +46,12 @@ impl StorageConfig {
     /// The defaults, with this directory.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self { data_dir: data_dir.into(), members: Members::default() }
+    }
+
+    /// Where the Custodia is that keeps secrets, if one does.
+    pub fn custodia(&self) -> Option<PathBuf> {
+        let usual = || Some(PathBuf::from(SOCKET)).filter(|socket| socket.exists());
+        self.members.custodia_socket_path.clone().or_else(usual)
     }
 
     /// What the program was configured with.

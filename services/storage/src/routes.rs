@@ -14,6 +14,7 @@ use crate::{
     config::{Kind, StorageConfig},
     handler::{
         Handler,
+        custodia::Custodia,
         embedded::{Store, StoreOptions},
         etcd::Etcd,
     },
@@ -42,7 +43,7 @@ impl Routes {
     /// Opens all places. Every failure is an error that names the place.
     pub async fn open(config: &StorageConfig) -> Result<Self> {
         let mut places = Vec::new();
-        let mut own: Option<Arc<dyn Handler>> = None;
+        let mut own: Option<(_, Arc<dyn Handler>)> = None;
         for place in config.members.storage_handlers.all() {
             let failed = |error: Error| {
                 Error::new(error.kind().clone(), format!("storage handler {:?}: {error}", place.name))
@@ -61,19 +62,25 @@ impl Routes {
                 Kind::Embedded(dir) => embedded(dir.as_deref().unwrap_or(&config.data_dir)),
                 Kind::Etcd(_) => place.shown.clone(),
             };
-            own = own.or_else(|| Some(handler.clone()));
+            let sealed = match &place.kind {
+                Kind::Embedded(_) => "EmbeddedSecretHandler",
+                Kind::Etcd(_) => "EtcdSecretHandler",
+            };
+            own = own.or_else(|| Some((sealed, handler.clone())));
             places.push(Place::new(place.name.clone(), kind, about, handler, place.models.clone()));
         }
-        if let Some(handler) = own {
+        let secret = MODELS.into_iter().filter(|model| model.kept == Kept::Sealed).collect();
+        let secrets = "secrets".to_owned();
+        if let Some(socket) = config.custodia() {
+            let about = Map::from_iter([("socket_path".to_owned(), socket.display().to_string().into())]);
+            let handler = Arc::new(Custodia::new(&socket));
+            places.push(Place::new(secrets, "CustodiaStoreHandler", about, handler, secret));
+        } else if let Some((kind, handler)) = own {
             // Where the key lies, not what it is.
             let mut about = places.first().map(|first| first.about.config.clone()).unwrap_or_default();
-            about.insert(
-                "master_key".to_owned(),
-                config.data_dir.join("master.key").display().to_string().into(),
-            );
-            let secret = MODELS.into_iter().filter(|model| model.kept == Kept::Sealed).collect();
-            let kind = if handler.is_shared() { "SealedEtcdSecretHandler" } else { "EmbeddedSecretHandler" };
-            places.push(Place::new("secrets".to_owned(), kind, about, handler, secret));
+            let key = config.data_dir.join("master.key").display().to_string();
+            about.insert("master_key".to_owned(), key.into());
+            places.push(Place::new(secrets, kind, about, handler, secret));
         }
         Ok(Self { places })
     }

@@ -3,6 +3,7 @@
 
 mod common;
 mod crash;
+mod custodia;
 mod etcd;
 mod file;
 mod full_disk;

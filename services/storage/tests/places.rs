@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::common::members;
 
+#[allow(clippy::needless_pass_by_value, reason = "for `json!` at the place of the call")]
 /// The names of the places with the models that they keep.
 fn kept(handlers: Value) -> Vec<(String, Vec<&'static str>)> {
     let members = members(json!({"storage_handlers": handlers}));

@@ -1,7 +1,11 @@
 //! Several places: each model in its own, and hosts where their `source` says.
 
 use commissaire::RpcError;
-use commissaire_api::{Cluster, Host, client::Guard};
+use commissaire_api::{
+    Cluster, Host,
+    client::Guard,
+    storage::{Fence, LeaseAcquire, LeaseAcquireParams},
+};
 use commissaire_storage::StorageConfig;
 use serde_json::{Value, json};
 
@@ -102,6 +106,25 @@ async fn no_host_is_in_two_places_and_no_call_changes_two() {
     let both = served.call("storage.delete", on(json!([{"address": "a"}, {"address": "c"}]))).await;
     assert_eq!(both.unwrap_err().code, RpcError::INVALID_PARAMS);
     assert_eq!(served.storage.list::<Host>().await.unwrap(), [host("a", "cloud"), host("c", "")]);
+    served.finish().await;
+}
+
+#[tokio::test]
+async fn a_lease_guards_only_what_is_in_its_place() {
+    let served = served().await;
+    let take = LeaseAcquireParams { name: "op".into(), holder: "one".into(), ttl_ms: 60_000 };
+    let token = served.client.call(LeaseAcquire, &take).await.unwrap().token;
+    let guard = Guard::default().under(Fence { name: "op".into(), token });
+    served.storage.save_guarded(&host("a", ""), guard.clone()).await.unwrap();
+    let refused = served.storage.save_guarded(&cluster("c"), guard).await.unwrap_err();
+    let refused = refused.remote().unwrap();
+    assert_eq!(refused.code, RpcError::INVALID_PARAMS);
+    assert!(
+        refused.message.contains("\"hosts\"") && refused.message.contains("\"rest\""),
+        "{}",
+        refused.message
+    );
+    assert_eq!(served.storage.find::<Cluster>("c").await.unwrap(), None);
     served.finish().await;
 }
 

@@ -144,7 +144,7 @@ impl Given {
             "embedded" => self.embedded()?,
             "etcd" => self.etcd()?,
             other => {
-                let near = commissaire::nearest(other, ["embedded", "etcd"].into_iter());
+                let near = commissaire::nearest(other, ["embedded", "etcd"]);
                 let near = near.map_or_else(String::new, |near| format!(": did you mean {near}?"));
                 return Err(Error::config(format!(
                     "type {other:?} is unknown{near} (known are embedded, etcd)"

@@ -81,6 +81,11 @@ impl StoreError {
         Self::Failed { told: DISK, why: what, uncertain }
     }
 
+    /// A keeper of secrets does not know this.
+    pub(super) fn unknown(what: &str) -> Self {
+        Self::Unfit(format!("the keeper of these records does not know {what}"))
+    }
+
     /// A server does not tell what it was asked for.
     pub(super) fn silent() -> Self {
         let told = "the store's server does not answer";

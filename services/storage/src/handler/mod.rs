@@ -2,7 +2,9 @@
 //!
 //! * [`embedded`]: a file of this service's own, for records and, sealed, for secrets.
 //! * [`etcd`]: an etcd, shared with other services and programs.
+//! * [`custodia`]: a keeper of secrets on the same machine.
 
+pub mod custodia;
 pub mod embedded;
 mod error;
 pub mod etcd;
@@ -49,27 +51,42 @@ pub trait Handler: fmt::Debug + Send + Sync {
     /// there, or [`Conflict`](StoreError::Conflict).
     async fn commit(&self, transaction: Transaction) -> Result<Vec<u64>, StoreError>;
 
+    /// Resolves when it can never be used again.
+    async fn broken(&self) -> Error;
+
+    // What follows is of those that keep records. Keepers of secrets have none of it, and are not asked.
+
     /// The changes after the revision `since`: at most `most`, and of at most `bytes` together, but one at least; those
     /// that share a revision are never told apart. [`Compacted`](StoreError::Compacted) when not all of them are known
     /// any more, or when the store has not come so far: it is another than the one that gave that revision, or was
     /// restored.
-    async fn changes(&self, since: u64, most: usize, bytes: usize) -> Result<ChangeSet, StoreError>;
+    async fn changes(&self, _since: u64, _most: usize, _bytes: usize) -> Result<ChangeSet, StoreError> {
+        Err(StoreError::unknown("which changes there were"))
+    }
 
     /// Takes the lease unless somebody holds it, the same holder included.
-    async fn acquire_lease(&self, name: String, holder: String, ttl: Duration) -> Result<Lease, StoreError>;
+    async fn acquire_lease(
+        &self,
+        _name: String,
+        _holder: String,
+        _ttl: Duration,
+    ) -> Result<Lease, StoreError> {
+        Err(StoreError::unknown("leases"))
+    }
 
     /// Holds the lease for its time to live from now.
-    async fn renew_lease(&self, lease: Fence) -> Result<Lease, StoreError>;
+    async fn renew_lease(&self, _lease: Fence) -> Result<Lease, StoreError> {
+        Err(StoreError::unknown("leases"))
+    }
 
     /// Gives the lease back. `false`: the token is not the current.
-    async fn release_lease(&self, lease: Fence) -> Result<bool, StoreError>;
+    async fn release_lease(&self, _lease: Fence) -> Result<bool, StoreError> {
+        Err(StoreError::unknown("leases"))
+    }
 
     /// Announces on `bus` what has changed, and what changes, until `stop`.
-    async fn announce(&self, bus: Arc<dyn Bus>, stop: CancellationToken);
-
-    /// Resolves when it can never be used again.
-    async fn broken(&self) -> Error;
+    async fn announce(&self, _bus: Arc<dyn Bus>, _stop: CancellationToken) {}
 
     /// Keeps so many changes at least, where that is the service's to say.
-    fn keep_changes(&self, change_log: u64);
+    fn keep_changes(&self, _change_log: u64) {}
 }

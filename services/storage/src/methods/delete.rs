@@ -27,6 +27,7 @@ pub(super) async fn delete(
     let expected = expected(params.expected_revision, keys.len())?;
     let author = author(&context, params.operation)?;
     let place = place(&storage, model, &keys).await?;
+    storage.check_fence(place, params.fence.as_ref())?;
     let writes = keys.into_iter().zip(expected);
     let writes = writes
         .map(|((key, _), expected)| Write { model, key, expected, content: Content::Nothing })

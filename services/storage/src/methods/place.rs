@@ -1,7 +1,9 @@
 //! In which places the records of a call are.
 
+use std::sync::Arc;
+
 use commissaire::RpcError;
-use commissaire_api::model::Model;
+use commissaire_api::{model::Model, storage::Fence};
 
 use super::{Storage, refuse::faulty};
 use crate::routes::Place;
@@ -35,6 +37,18 @@ impl Storage {
                 )
             }),
             _ => self.place(model),
+        }
+    }
+
+    /// Refuses a fence where no lease can guard: leases are in the first place.
+    pub(super) fn check_fence(&self, place: &Place, fence: Option<&Fence>) -> Result<(), RpcError> {
+        let first = self.routes.all().first();
+        match first.filter(|first| !Arc::ptr_eq(&first.handler, &place.handler)) {
+            Some(first) if fence.is_some() => {
+                let (first, place) = (&first.name, &place.name);
+                Err(faulty("fence", format!("guards what is kept in {first:?}, and this is in {place:?}")))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -38,6 +38,7 @@ pub(super) async fn save(
         return Err(too_large("save fewer records at once"));
     }
     let place = place(&storage, model, &given)?;
+    storage.check_fence(place, params.fence.as_ref())?;
     elsewhere(&storage, model, place, &given).await?;
     let author = author(&context, params.operation)?;
     let answers: Vec<_> = given.iter().map(|record| record.json.clone()).collect();

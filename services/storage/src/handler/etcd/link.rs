@@ -136,7 +136,7 @@ impl Link {
 
     fn silent(&self, asked: bool) -> StoreError {
         self.lose();
-        self.note(AWAY, format!("no answer within {} s", ANSWER.as_secs()), asked)
+        self.note(AWAY, &format!("no answer within {} s", ANSWER.as_secs()), asked)
     }
 
     /// What `error` means for who `asked` for a change.
@@ -153,26 +153,26 @@ impl Link {
                 }
                 // What it says to those who give no user, or a wrong one.
                 3 if text.contains("user name is empty") || text.contains("authentication failed") => {
-                    self.note(REFUSES, text, false)
+                    self.note(REFUSES, &text, false)
                 }
-                3 | 9 | 11 => self.note(FAILS, text, false),
+                3 | 9 | 11 => self.note(FAILS, &text, false),
                 // Permission denied, unauthenticated.
-                7 | 16 => self.note(REFUSES, text, false),
+                7 | 16 => self.note(REFUSES, &text, false),
                 // Resource exhausted.
-                8 => self.note(FULL, text, false),
+                8 => self.note(FULL, &text, false),
                 // A connection that was never made has carried nothing.
                 _ if is_lost(error) => {
                     let refused = text.contains("tcp connect error") || text.contains("dns error");
-                    self.note(AWAY, text, asked && !refused)
+                    self.note(AWAY, &text, asked && !refused)
                 }
-                _ => self.note(FAILS, text, asked),
+                _ => self.note(FAILS, &text, asked),
             },
-            EtcdError::InvalidArgs(_) | EtcdError::InvalidUri(_) => self.note(FAILS, text, false),
-            _ => self.note(AWAY, text, asked),
+            EtcdError::InvalidArgs(_) | EtcdError::InvalidUri(_) => self.note(FAILS, &text, false),
+            _ => self.note(AWAY, &text, asked),
         }
     }
 
-    fn note(&self, told: &'static str, why: String, uncertain: bool) -> StoreError {
+    fn note(&self, told: &'static str, why: &str, uncertain: bool) -> StoreError {
         let why = format!("{} {}: {why}", self.place(), told.trim_start_matches("etcd "));
         if !self.failing.swap(true, Ordering::Relaxed) {
             tracing::error!("{why}; callers are told until it answers again");

@@ -183,9 +183,6 @@ impl Handler for Arc<Etcd> {
     async fn broken(&self) -> Error {
         std::future::pending().await
     }
-
-    /// etcd keeps them for as long as it is told to.
-    fn keep_changes(&self, _: u64) {}
 }
 
 impl fmt::Debug for Etcd {

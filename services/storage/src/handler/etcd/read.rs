@@ -83,7 +83,7 @@ impl Etcd {
                 }
                 match self.opened(model, key, pair.value()) {
                     Ok(json) => {
-                        rows.push((key.to_owned(), Stored { revision: unsigned(pair.mod_revision()), json }))
+                        rows.push((key.to_owned(), Stored { revision: unsigned(pair.mod_revision()), json }));
                     }
                     Err(error) => tracing::warn!(model = model.name, %error, "left out of a list"),
                 }
