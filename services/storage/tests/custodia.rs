@@ -1,116 +1,20 @@
-//! Secrets in a real Custodia.
+//! What is of Custodia alone.
 
-use std::{fs, path::Path, time::Duration};
+use std::fs;
 
-use commissaire::{
-    RpcError,
-    testkit::{Failure, Outcome, Process, until},
-};
-use commissaire_api::{HostCreds, client::Guard};
-use commissaire_storage::StorageConfig;
+use commissaire::{RpcError, testkit::Outcome};
+use commissaire_api::HostCreds;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
+
+use crate::{
+    keepers::{Custodia, served},
+    kept_secrets::creds,
 };
-
-use crate::common::{Kept, Place, Served, dir, members};
-
-/// A Custodia of one's own, which keeps secrets in a file.
-struct Custodia {
-    dir: TempDir,
-    process: Option<Process>,
-}
-
-impl Custodia {
-    async fn start() -> Outcome<Self> {
-        let mut custodia = Self { dir: dir(), process: None };
-        custodia.restart().await?;
-        Ok(custodia)
-    }
-
-    fn socket(&self) -> std::path::PathBuf {
-        self.dir.path().join("custodia.sock")
-    }
-
-    async fn restart(&mut self) -> Outcome {
-        let exe = std::env::current_exe()?;
-        let tools = exe.ancestors().nth(3).map(|target| target.join("tools/custodia"));
-        let tools = tools.filter(|tools| tools.join("custodia").is_dir()).ok_or_else(|| {
-            Failure::new(
-                "there is no Custodia: integration/run.sh fetches it into the folder of what is built",
-            )
-        })?;
-        self.kill();
-        let path = |name: &str| self.dir.path().join(name).display().to_string();
-        let config = format!(
-            "[global]\nserver_socket = {}\nauditlog = {}\n\
-             [auth:header]\nhandler = custodia.httpd.authenticators.SimpleHeaderAuth\nheader = REMOTE_USER\n\
-             value = commissaire\n\
-             [authz:paths]\nhandler = custodia.httpd.authorizers.SimplePathAuthz\npaths = /. /secrets\n\
-             [store:sqlite]\nhandler = custodia.store.sqlite.SqliteStore\ndburi = {}\ntable = secrets\n\
-             [/]\nhandler = custodia.root.Root\n[/secrets]\nhandler = custodia.secrets.Secrets\nstore = sqlite\n",
-            path("custodia.sock"),
-            path("audit.log"),
-            path("secrets.db"),
-        );
-        fs::write(self.dir.path().join("custodia.conf"), config)?;
-        let mut command = Process::command("python3");
-        command.args(["-m", "custodia.server"]).arg(self.dir.path().join("custodia.conf"));
-        command.env("PYTHONPATH", tools).current_dir(self.dir.path());
-        let log = fs::File::create(self.dir.path().join("log"))?;
-        command.stdout(log.try_clone()?).stderr(log);
-        self.process = Some(Process::spawn("custodia", command)?);
-        let socket = self.socket();
-        until("Custodia answers", Duration::from_secs(30), async || {
-            UnixStream::connect(&socket).await.is_ok()
-        })
-        .await
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill();
-        }
-        let _ = fs::remove_file(self.socket());
-    }
-
-    /// What it answers, the first line and the body.
-    async fn ask(&self, request: &str, body: &str) -> (String, String) {
-        let mut stream = UnixStream::connect(self.socket()).await.unwrap();
-        let head = format!(
-            "{request} HTTP/1.0\r\nREMOTE_USER: commissaire\r\nContent-Type: application/octet-stream\r\n\
-             Accept: application/octet-stream\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.lines().next().unwrap().to_owned(), body.to_owned())
-    }
-}
-
-async fn served(socket: &Path) -> Served {
-    let kept = Kept::new(Place::Embedded).await;
-    let config = StorageConfig { members: members(json!({"custodia_socket_path": socket})), ..kept.config() };
-    Served::with(config, kept).await
-}
-
-fn creds(address: &str, key: &str) -> HostCreds {
-    HostCreds { address: address.into(), ssh_priv_key: key.to_owned().into(), remote_user: "fedora".into() }
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "for `json!` at the place of the call")]
-fn on(data: Value) -> Value {
-    json!({"model_type_name": "HostCreds", "model_json_data": data})
-}
 
 #[tokio::test]
 async fn secrets_are_where_the_first_commissaire_had_them_and_nowhere_else() {
     let custodia = Custodia::start().await.unwrap();
-    let served = served(&custodia.socket()).await;
+    let served = served(custodia.handler()).await;
     let handlers = served.call("storage.list_store_handlers", json!([])).await.unwrap();
     assert_eq!(handlers[1]["handler_type"], "CustodiaStoreHandler");
     assert_eq!(handlers[1]["model_types"], json!(["HostCreds"]));
@@ -139,33 +43,9 @@ async fn secrets_are_where_the_first_commissaire_had_them_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn conditions_hold_and_a_list_is_saved_whole_or_not_at_all() {
-    let custodia = Custodia::start().await.unwrap();
-    let served = served(&custodia.socket()).await;
-    let storage = &served.storage;
-    let first = storage.save_guarded(&creds("a", "1"), Guard::revision(0)).await.unwrap();
-    let taken = storage.save_guarded(&creds("a", "2"), Guard::revision(0)).await.unwrap_err();
-    assert_eq!(taken.remote().unwrap().data.as_ref().unwrap()["revision"], first.revision);
-    let second = storage.save_guarded(&creds("a", "2"), Guard::revision(first.revision)).await.unwrap();
-    let late = storage.save_guarded(&creds("a", "3"), Guard::revision(first.revision)).await.unwrap_err();
-    assert_eq!(late.remote().unwrap().code, RpcError::CONFLICT);
-    assert_eq!(storage.get_versioned::<HostCreds>("a").await.unwrap(), second);
-    let mut both = on(json!([{"address": "b"}, {"address": "a"}]));
-    both["expected_revision"] = json!([0, first.revision]);
-    assert_eq!(served.call("storage.save", both).await.unwrap_err().code, RpcError::CONFLICT);
-    assert_eq!(storage.find::<HostCreds>("b").await.unwrap(), None);
-    served.call("storage.save", on(json!([{"address": "b"}, {"address": "a"}]))).await.unwrap();
-    let error =
-        served.call("storage.get", on(json!([{"address": "b"}, {"address": "c"}]))).await.unwrap_err();
-    assert_eq!(error.code, RpcError::STORAGE_LOOKUP);
-    assert_eq!(error.data.unwrap()["model_json_data"][0]["address"], "c");
-    served.finish().await;
-}
-
-#[tokio::test]
 async fn a_secret_that_was_being_replaced_at_a_crash_is_there() {
     let custodia = Custodia::start().await.unwrap();
-    let served = served(&custodia.socket()).await;
+    let served = served(custodia.handler()).await;
     served.storage.save(&creds("a", "old")).await.unwrap();
     served.storage.save(&creds("a", "older")).await.unwrap();
     // What a service leaves that dies between deleting the old and putting the new.
@@ -188,7 +68,7 @@ async fn a_secret_that_was_being_replaced_at_a_crash_is_there() {
 async fn readers_never_miss_a_secret_that_is_being_replaced() {
     let custodia = Custodia::start().await.unwrap();
     // Two services with one Custodia, so that no lock of one keeps the other away.
-    let (writing, reading) = (served(&custodia.socket()).await, served(&custodia.socket()).await);
+    let (writing, reading) = (served(custodia.handler()).await, served(custodia.handler()).await);
     writing.storage.save(&creds("a", "0")).await.unwrap();
     let storage = reading.storage.clone();
     let reader = tokio::spawn(async move {
@@ -211,7 +91,7 @@ async fn readers_never_miss_a_secret_that_is_being_replaced() {
 #[tokio::test]
 async fn a_custodia_that_is_away_is_told_and_used_again_when_it_is_back() {
     let mut custodia = Custodia::start().await.unwrap();
-    let served = served(&custodia.socket()).await;
+    let served = served(custodia.handler()).await;
     served.storage.save(&creds("a", "c4n4ry")).await.unwrap();
     custodia.kill();
     let away = served.storage.save(&creds("a", "c4n4ry2")).await.unwrap_err();

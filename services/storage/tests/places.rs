@@ -1,6 +1,9 @@
 //! The member `storage_handlers`: which places there are, and what keeps which model.
 
-use commissaire_storage::config::{Kind, Members};
+use commissaire_storage::{
+    StorageConfig,
+    config::{Kind, Members, Secrets},
+};
 use serde_json::{Value, json};
 
 use crate::common::members;
@@ -74,7 +77,7 @@ fn every_mistake_names_the_handler_and_what_is_wrong() {
     let file = file.to_str().unwrap();
     for (handlers, told) in [
         (json!("etcd"), vec!["an object, or a list of objects"]),
-        (json!([{"name": "one"}]), vec!["storage_handlers[0] (\"one\")", "type is missing"]),
+        (json!([{"name": "one"}]), vec!["[0] (\"one\")", "type is missing"]),
         (json!([etcd(json!({"type": "etdc"}))]), vec!["(\"one\")", "did you mean etcd?"]),
         (
             json!([etcd(json!({"type": "my.module.Handler"}))]),
@@ -90,11 +93,11 @@ fn every_mistake_names_the_handler_and_what_is_wrong() {
         (json!([etcd(json!({"models": []}))]), vec!["models: names none"]),
         (
             json!([etcd(json!({"models": ["Host*"]})), {"type": "embedded", "models": ["Host"]}]),
-            vec!["storage_handlers[1]", "Host is kept by \"one\" already"],
+            vec!["[1]", "Host is kept by \"one\" already"],
         ),
         (
             json!([etcd(json!({"models": ["Host"]})), etcd(json!({"models": ["Cluster"]}))]),
-            vec!["storage_handlers[1] (\"one\")", "another has the name \"one\" already"],
+            vec!["[1] (\"one\")", "another has the name \"one\" already"],
         ),
         (
             json!([{"type": "embedded", "models": ["Host"]}, {"type": "embedded", "models": ["Cluster"]}]),
@@ -134,4 +137,44 @@ fn every_mistake_names_the_handler_and_what_is_wrong() {
         }
         assert!(!refused.contains("canary"), "{refused}");
     }
+}
+
+#[test]
+fn what_keeps_secrets_is_checked_as_well() {
+    let openbao = |more: Value| {
+        let mut handler = json!({"type": "openbao", "token": "c4n4ry"});
+        handler.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        handler
+    };
+    for (handler, told) in [
+        (json!({}), "type is missing: it takes sealed, custodia, openbao"),
+        (json!({"type": "opnbao"}), "did you mean openbao?"),
+        (json!({"type": "sealed", "token": "c4n4ry"}), "token is no setting of sealed"),
+        (json!({"type": "custodia", "mount": "x"}), "mount is no setting of custodia"),
+        (json!({"type": "openbao"}), "needs either token"),
+        (openbao(json!({"role_id": "r"})), "needs either token"),
+        (openbao(json!({"token_path": "/nowhere"})), "token and token_path are both set"),
+        (json!({"type": "openbao", "token_path": "/nowhere"}), "token_path: cannot read /nowhere"),
+        (openbao(json!({"server_url": "http://bao.example.com:8200"})), "https only, except on this machine"),
+        (openbao(json!({"server_url": "bao"})), "server_url: must be a URL such as"),
+        (openbao(json!({"server_url": "https://u:c4n4ry@bao"})), "server_url: names a user"),
+        (
+            openbao(json!({"server_url": "http://127.0.0.1:1", "certificate_ca_path": "/x"})),
+            "server_url is not https",
+        ),
+        (openbao(json!({"path": "../x"})), "path: takes letters"),
+        (openbao(json!({"tokn": "x"})), "tokn"),
+    ] {
+        let refused = serde_json::from_value::<Members>(json!({"secret_handler": handler.clone()}));
+        let refused = refused.expect_err("refused").to_string();
+        assert!(refused.contains(told), "{handler}: {refused}");
+        assert!(!refused.contains("c4n4ry"), "{refused}");
+    }
+    let both = json!({"secret_handler": {"type": "sealed"}, "custodia_socket_path": "/x"});
+    let config = StorageConfig { members: members(both), ..StorageConfig::new("/nowhere") };
+    assert!(config.secrets().unwrap_err().to_string().contains("both set"));
+    let bao = json!({"secret_handler": openbao(json!({"server_url": "http://localhost:8200"}))});
+    let config = StorageConfig { members: members(bao), ..StorageConfig::new("/nowhere") };
+    assert!(matches!(config.secrets().unwrap(), Secrets::OpenBao(_)));
+    assert!(!format!("{config:?}").contains("c4n4ry"));
 }

@@ -101,7 +101,7 @@ impl Places {
                 Ok(place)
             });
             let which = one.name.as_ref().map_or(String::new(), |name| format!(" ({name:?})"));
-            places.push(place.map_err(|e| Error::config(format!("storage_handlers[{at}]{which}: {e}")))?);
+            places.push(place.map_err(|e| Error::config(format!("[{at}]{which}: {e}")))?);
         }
         let mut dirs = HashSet::new();
         for place in &places {
@@ -109,7 +109,7 @@ impl Places {
                 && !dirs.insert(dir)
             {
                 return Err(Error::config(format!(
-                    "storage_handlers: {:?} is a second embedded store in one directory: give each its data_dir",
+                    "{:?} is a second embedded store in one directory: give each its data_dir",
                     place.name
                 )));
             }

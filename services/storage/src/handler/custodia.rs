@@ -15,21 +15,21 @@ use std::{
 use async_trait::async_trait;
 use commissaire::Error;
 use commissaire_api::model::Model;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::{
     Method, Request, StatusCode,
     body::Bytes,
-    client::conn::http1,
     header::{ACCEPT, CONTENT_TYPE, HOST},
 };
-use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 use tokio::{net::UnixStream, sync::RwLock, time::timeout};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Content, Handler, Query, Rows, StoreError, Stored, Transaction, Write, found::Room};
+use super::{
+    Content, Handler, Query, Rows, StoreError, Stored, Transaction, Write, found::Room, http::exchange,
+};
 
 /// Where Custodia is when nobody says so.
 pub const SOCKET: &str = "/var/run/custodia/custodia.sock";
@@ -37,8 +37,6 @@ pub const SOCKET: &str = "/var/run/custodia/custodia.sock";
 const CONNECT: Duration = Duration::from_secs(1);
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
-/// The largest answer that is read, in bytes.
-const LARGEST: usize = 16 << 20;
 /// How often a secret is looked for that another service may be replacing.
 const LOOKS: usize = 3;
 
@@ -202,23 +200,10 @@ impl Custodia {
             .header(CONTENT_TYPE, OCTETS)
             .body(body)
             .map_err(|e| failed(e.to_string(), false))?;
-        let exchange = async {
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-            let answer = async {
-                let answer = sender.send_request(request).await?;
-                let status = answer.status();
-                let body = Limited::new(answer.into_body(), LARGEST).collect().await?;
-                Ok::<_, Box<dyn std::error::Error + Send + Sync>>((status, body.to_bytes()))
-            };
-            // The connection moves what the exchange is made of.
-            let (answer, _) = tokio::join!(answer, async { connection.await.ok() });
-            answer
-        };
-        let answer = timeout(ANSWER, exchange).await;
-        let (status, body) = answer
+        let answer = timeout(ANSWER, exchange(stream, request)).await;
+        answer
             .map_err(|_| failed(format!("no answer within {} s", ANSWER.as_secs()), asked))?
-            .map_err(|e| failed(e.to_string(), asked))?;
-        Ok((status, Zeroizing::new(body.to_vec())))
+            .map_err(|e| failed(e.to_string(), asked))
     }
 
     fn failed(&self, status: StatusCode, what: &str) -> StoreError {

@@ -3,13 +3,16 @@
 //! * [`embedded`]: a file of this service's own, for records and, sealed, for secrets.
 //! * [`etcd`]: an etcd, shared with other services and programs.
 //! * [`custodia`]: a keeper of secrets on the same machine.
+//! * [`openbao`]: an OpenBao, or a Vault, for secrets.
 
 pub mod custodia;
 pub mod embedded;
 mod error;
 pub mod etcd;
 mod found;
+mod http;
 mod master_key;
+pub mod openbao;
 mod seal;
 mod transaction;
 
