@@ -24,6 +24,7 @@ mod reload;
 mod requirements;
 mod resting;
 mod saver;
+mod sealed;
 mod secrets;
 mod sharing;
 mod storage;

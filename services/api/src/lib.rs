@@ -4,6 +4,7 @@
 //! * [`model`]: that table as data, for whoever must check or print a record without knowing its type.
 //! * [`fault`]: all that is wrong with a record, at once.
 //! * [`storage`]: the methods of the storage service.
+//! * [`sealed`]: secret records on the bus.
 //! * [`event`]: what the storage service announces.
 //! * [`client`]: the storage service in terms of the record types.
 
@@ -13,6 +14,7 @@ pub mod event;
 pub mod fault;
 pub mod model;
 pub mod record;
+pub mod sealed;
 pub mod storage;
 
 pub use client::StorageClient;

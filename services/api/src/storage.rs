@@ -8,6 +8,7 @@
 //! | 409 | a record has another revision than expected | `model_type_name`, `key`, `revision`: the current one, 0 for none |
 //! | 409 | a lease is held, or its token is not the current | `name`; `holder` and `expires_in_ms` when held |
 //! | [410](COMPACTED) | changes were asked for that are not known any more | `compacted`, `latest` |
+//! | [−20002](UNOPENED) | what is sealed cannot be opened: it is for another key, or too old | |
 //! | −32003 | the answer would not fit the bus: page, or ask for fewer at once | `most`: the bytes that do |
 //! | −32002 | the store cannot be used now: its disk fails or is full, its server is away or refuses | `kind`: `store`, `maybe_executed` |
 //!
@@ -18,10 +19,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::event::Verb;
+use crate::{event::Verb, sealed::PublicSealKey};
 
 /// The code of "these changes are not known any more".
 pub const COMPACTED: i64 = 410;
+/// The code of "what is sealed cannot be opened".
+pub const UNOPENED: i64 = -20002;
 /// The most bytes of an answer: what the bus carries, less room for headers and envelope.
 pub const MAX_ANSWER: usize = commissaire::MAX_MESSAGE - 16 * 1024;
 /// The most bytes of one record as JSON: it fits an answer and an announcement.
@@ -92,6 +95,9 @@ pub struct GetParams {
     /// Whether to answer [`Versioned`] records.
     #[serde(default)]
     pub with_revision: bool,
+    /// To whom to seal the answer, for a secret model: then it is a [`Sealed`](crate::sealed::Sealed).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal_to: Option<PublicSealKey>,
 }
 
 /// What to save.
@@ -100,7 +106,8 @@ pub struct GetParams {
 pub struct SaveParams {
     /// The model, `Host`.
     pub model_type_name: String,
-    /// A record, or its JSON as a string, or a list of either.
+    /// A record, or its JSON as a string, or a list of either; of a secret model also a
+    /// [`Sealed`](crate::sealed::Sealed) of one of these.
     pub model_json_data: Data,
     /// Whether to answer [`Versioned`] records.
     #[serde(default)]
@@ -117,6 +124,9 @@ pub struct SaveParams {
     /// Whether a record that is stored just so already is left as it is: no new revision, nothing announced.
     #[serde(default)]
     pub quiet_if_unchanged: bool,
+    /// To whom to seal the answer, for a secret model: then it is a [`Sealed`](crate::sealed::Sealed).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal_to: Option<PublicSealKey>,
 }
 
 /// What to delete.
@@ -283,6 +293,9 @@ pub struct StoreOutput {
     pub store: String,
     /// The id of the running instance that has it open.
     pub instance: String,
+    /// To whom to seal secret records that are to be saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal_key: Option<PublicSealKey>,
 }
 
 /// A lease to take.

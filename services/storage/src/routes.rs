@@ -75,7 +75,7 @@ impl Routes {
         let mut about = keeps.shown();
         let (kind, handler): (_, Arc<dyn Handler>) = match (keeps, own) {
             (Secrets::Custodia(socket), _) => ("CustodiaStoreHandler", Arc::new(Custodia::new(&socket))),
-            (Secrets::OpenBao(options), _) => ("OpenBaoSecretHandler", Arc::new(OpenBao::new(options)?)),
+            (Secrets::OpenBao(options), _) => ("OpenBaoSecretHandler", Arc::new(OpenBao::new(*options)?)),
             (Secrets::Sealed, Some(own)) => {
                 // Where the key lies, not what it is.
                 about = places.first().map(|first| first.about.config.clone()).unwrap_or_default();

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use commissaire::{
-    Bus, Metrics, Result, Running,
+    Bus, Error, Metrics, Result, Running,
     app::{Failure, Instance, Program},
     config::{Config, OwnMembers},
 };
@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::{
     StorageConfig,
     config::Members,
+    handler::service_key,
     methods::{self, Storage},
     owner::{Claim, Owner},
     routes::Routes,
@@ -59,7 +60,10 @@ pub async fn start(
     let instance = Uuid::new_v4();
     let claim = Claim::new(routes.id(), instance, routes.are_shared());
     let owner = Owner::claim(&bus, claim).await?;
-    let storage = Arc::new(Storage { routes: routes.clone(), instance });
+    let dir = config.data_dir.clone();
+    let key = tokio::task::spawn_blocking(move || service_key(&dir)).await;
+    let key = key.map_err(|_| Error::config("the master key could not be read: it panicked"))??;
+    let storage = Arc::new(Storage { routes: routes.clone(), key, instance });
     let running = methods::service(storage).metrics(metrics).start(bus.clone()).await?;
     let stop = CancellationToken::new();
     let relays = routes.handlers().cloned().map(|handler| {

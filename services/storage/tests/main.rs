@@ -15,6 +15,7 @@ mod owner;
 mod places;
 mod records;
 mod relay;
+mod sealed;
 mod secrets;
 mod service;
 mod several;

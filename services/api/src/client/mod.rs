@@ -1,7 +1,10 @@
 //! The storage service in terms of the record types.
 
+mod secret;
 mod update;
 mod watch;
+
+use std::sync::{Arc, Mutex};
 
 use commissaire::{Client, Result, RpcError};
 use serde::de::DeserializeOwned;
@@ -9,9 +12,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     record::Record,
+    sealed::PublicSealKey,
     storage::{
-        Changes, ChangesOutput, ChangesParams, Data, Delete, DeleteParams, Expected, Fence, Get, GetParams,
-        List, ListParams, MAX_PAGE, Page, Save, SaveParams, Versioned,
+        Changes, ChangesOutput, ChangesParams, Data, Delete, DeleteParams, Expected, Fence, List, ListParams,
+        MAX_PAGE, Page, SaveParams, Versioned,
     },
 };
 
@@ -32,8 +36,14 @@ pub use watch::{Seen, Watch};
 /// }
 /// # Ok(()) }
 /// ```
+///
+/// Secret records travel sealed, both ways.
 #[derive(Debug, Clone)]
-pub struct StorageClient(Client);
+pub struct StorageClient {
+    client: Client,
+    /// To whom to seal, once that is known.
+    seal_key: Arc<Mutex<Option<PublicSealKey>>>,
+}
 
 /// Under which conditions to write.
 #[derive(Debug, Clone, Default)]
@@ -68,7 +78,7 @@ impl Guard {
 impl StorageClient {
     /// Over `client`, with its deadline and its layers.
     pub fn new(client: Client) -> Self {
-        Self(client)
+        Self { client, seal_key: Arc::default() }
     }
 
     /// The record of this key; an error of code −20000 if it is not there.
@@ -89,12 +99,7 @@ impl StorageClient {
 
     /// The record of this key and its revision; an error of code −20000 if it is not there.
     pub async fn get_versioned<T: Record>(&self, key: &str) -> Result<Versioned<T>> {
-        let params = GetParams {
-            model_type_name: name::<T>(),
-            model_json_data: by_key::<T>(key)?,
-            with_revision: true,
-        };
-        read("storage.get", &self.0.call(Get, &params).await?)
+        self.ask::<T, _>(by_key::<T>(key)?).await
     }
 
     /// Saves a record, whatever there was before. Answers it as it is stored.
@@ -105,29 +110,17 @@ impl StorageClient {
     /// Saves a record if `guard` allows; else an error of code 409, and nothing is changed.
     pub async fn save_guarded<T: Record>(&self, record: &T, guard: Guard) -> Result<Versioned<T>> {
         let params = SaveParams {
-            model_type_name: name::<T>(),
-            model_json_data: data(record)?,
-            with_revision: true,
             expected_revision: guard.expected_revision.map(Expected::One),
             fence: guard.fence,
             operation: guard.operation,
-            quiet_if_unchanged: false,
+            ..saving::<T>(data(record)?)
         };
-        read("storage.save", &self.0.call(Save, &params).await?)
+        self.store::<T, _>(params).await
     }
 
     /// Saves all records or none. They must fit one message together.
     pub async fn save_all<T: Record>(&self, records: &[T]) -> Result<Vec<Versioned<T>>> {
-        let params = SaveParams {
-            model_type_name: name::<T>(),
-            model_json_data: data(&records)?,
-            with_revision: true,
-            expected_revision: None,
-            fence: None,
-            operation: None,
-            quiet_if_unchanged: false,
-        };
-        read("storage.save", &self.0.call(Save, &params).await?)
+        self.store::<T, _>(saving::<T>(data(&records)?)).await
     }
 
     /// Deletes the record of this key; an error of code −20000 if it is not there.
@@ -144,7 +137,7 @@ impl StorageClient {
             fence: guard.fence,
             operation: guard.operation,
         };
-        self.0.call(Delete, &params).await
+        self.client.call(Delete, &params).await
     }
 
     /// The records of these keys with their revisions, in their order, from one answer: an error of code −20000 names
@@ -152,12 +145,7 @@ impl StorageClient {
     pub async fn get_many<T: Record>(&self, keys: &[&str]) -> Result<Vec<Versioned<T>>> {
         let field = T::MODEL.key.unwrap_or_default();
         let keys = keys.iter().map(|key| Map::from_iter([(field.to_owned(), Value::from(*key))]));
-        let params = GetParams {
-            model_type_name: name::<T>(),
-            model_json_data: data(&keys.collect::<Vec<_>>())?,
-            with_revision: true,
-        };
-        read("storage.get", &self.0.call(Get, &params).await?)
+        self.ask::<T, _>(data(&keys.collect::<Vec<_>>())?).await
     }
 
     /// All records of a type, sorted by key, fetched page by page.
@@ -177,7 +165,7 @@ impl StorageClient {
         let mut records = Vec::new();
         let mut revision = None;
         loop {
-            let page: Page<Versioned<T>> = read("storage.list", &self.0.call(List, &params).await?)?;
+            let page: Page<Versioned<T>> = read("storage.list", &self.client.call(List, &params).await?)?;
             records.extend(page.records);
             let revision = *revision.get_or_insert(page.revision);
             match page.next {
@@ -192,18 +180,32 @@ impl StorageClient {
     /// [`watch`](Self::watch) do all that.
     pub async fn changes_of<T: Record>(&self, since: u64) -> Result<ChangesOutput> {
         let params = ChangesParams { since, model_type_name: Some(name::<T>()), limit: None };
-        self.0.call(Changes, &params).await
+        self.client.call(Changes, &params).await
     }
 
     /// The changes of the first place after the revision `since`, as many as fit one answer: ask again from its `next` until that is its
     /// `latest`. An error of code 410 when they are not all known any more: then list anew.
     pub async fn changes(&self, since: u64) -> Result<ChangesOutput> {
-        self.0.call(Changes, &ChangesParams { since, ..ChangesParams::default() }).await
+        self.client.call(Changes, &ChangesParams { since, ..ChangesParams::default() }).await
     }
 }
 
 fn name<T: Record>() -> String {
     T::MODEL.name.to_owned()
+}
+
+/// A save of these, whatever there was before.
+fn saving<T: Record>(records: Data) -> SaveParams {
+    SaveParams {
+        model_type_name: name::<T>(),
+        model_json_data: records,
+        with_revision: true,
+        expected_revision: None,
+        fence: None,
+        operation: None,
+        quiet_if_unchanged: false,
+        seal_to: None,
+    }
 }
 
 fn by_key<T: Record>(key: &str) -> Result<Data> {

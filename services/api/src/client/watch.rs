@@ -65,7 +65,7 @@ impl StorageClient {
     pub async fn watch<T: Record>(&self) -> Result<Watch<T>> {
         let all = Pattern::new(format!("notify.storage.{}.*", T::MODEL.name))?;
         let lost = StorageEvent::lost().key()?.to_string();
-        let bell = self.0.bus().subscribe(Source::Topic(vec![all, Pattern::new(lost)?]), 16).await?;
+        let bell = self.client.bus().subscribe(Source::Topic(vec![all, Pattern::new(lost)?]), 16).await?;
         Ok(Watch {
             storage: self.clone(),
             bell,

@@ -21,7 +21,7 @@ pub enum Secrets {
     /// The Custodia that listens on this socket.
     Custodia(PathBuf),
     /// An OpenBao.
-    OpenBao(OpenBaoOptions),
+    OpenBao(Box<OpenBaoOptions>),
 }
 
 /// The member as it was written down, and what it means.
@@ -87,7 +87,7 @@ impl Given {
                 let usual = || PathBuf::from(crate::handler::custodia::SOCKET);
                 Secrets::Custodia(self.socket_path.clone().unwrap_or_else(usual))
             }
-            _ => Secrets::OpenBao(self.openbao()?),
+            _ => Secrets::OpenBao(Box::new(self.openbao()?)),
         })
     }
 

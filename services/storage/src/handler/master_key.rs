@@ -8,6 +8,7 @@ use std::{
 };
 
 use commissaire::{Error, Result};
+use commissaire_api::sealed::SealKey;
 use zeroize::Zeroizing;
 
 use super::seal::Sealer;
@@ -55,6 +56,17 @@ pub(super) fn sealer(dir: &Path, place: &str, check: Option<&[u8]>) -> Result<(S
             Ok((sealer, Some(check)))
         }
     }
+}
+
+/// The secret of the services that have this key: what is sealed to them on the bus is opened with it.
+pub(crate) fn service_key(dir: &Path) -> Result<SealKey> {
+    make_dir(dir)?;
+    let path = dir.join("master.key");
+    let key = match read(&path)? {
+        Some(key) => key,
+        None => make(dir, &path)?,
+    };
+    Ok(SealKey::of(&*key))
 }
 
 /// The key in the file; `None` if there is no file. Refused when others could read it.

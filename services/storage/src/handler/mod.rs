@@ -29,6 +29,7 @@ use uuid::Uuid;
 
 pub use error::StoreError;
 pub use found::{ChangeSet, Query, Rows, Stored};
+pub(crate) use master_key::service_key;
 pub use transaction::{Author, Content, Transaction, Write};
 
 /// A place where records are kept. Whoever calls has checked records and keys against their models.

@@ -17,6 +17,7 @@ use super::{
     given::Given,
     kept,
     refuse::refused,
+    secret::check_seal_to,
 };
 use crate::{
     handler::{StoreError, Stored},
@@ -25,6 +26,7 @@ use crate::{
 
 pub(super) async fn get(storage: Arc<Storage>, params: GetParams, _: Context) -> Result<Data, RpcError> {
     let model = kept(&params.model_type_name)?;
+    check_seal_to(model, params.seal_to.as_ref())?;
     let given = Given::read(&params.model_json_data)?;
     let many = given.many;
     let keys = given.keys(model)?;
@@ -47,7 +49,7 @@ pub(super) async fn get(storage: Arc<Storage>, params: GetParams, _: Context) ->
     let there = there.iter().flatten();
     let rows: Vec<Row<'_>> =
         there.map(|stored| Row { json: &stored.json, revision: stored.revision }).collect();
-    records(&rows, many, params.with_revision)
+    storage.secretly(model, params.seal_to, records(&rows, many, params.with_revision)?)
 }
 
 /// The records of `keys`, each from the place that is named beside it, or from any.

@@ -11,6 +11,7 @@ mod list_store_handlers;
 mod place;
 mod refuse;
 mod save;
+mod secret;
 mod store;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use commissaire::{Context, RpcError, Service};
 use commissaire_api::{
     model::{Kept, MODELS, Model},
+    sealed::SealKey,
     storage as api,
 };
 use serde_json::{Map, Value};
@@ -30,6 +32,8 @@ use refuse::faulty;
 #[derive(Debug)]
 pub(crate) struct Storage {
     pub(crate) routes: Arc<Routes>,
+    /// What secrets are sealed to on the bus.
+    pub(crate) key: SealKey,
     /// The id of this running instance.
     pub(crate) instance: Uuid,
 }

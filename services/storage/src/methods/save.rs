@@ -17,6 +17,7 @@ use super::{
     kept,
     place::is_scattered,
     refuse::{faulty, refused, too_large},
+    secret::{check_seal_to, sealed_size},
 };
 use crate::{
     handler::{Content, Transaction, Write},
@@ -29,12 +30,15 @@ pub(super) async fn save(
     context: Context,
 ) -> Result<Data, RpcError> {
     let model = kept(&params.model_type_name)?;
-    let given = Given::read(&params.model_json_data)?;
+    check_seal_to(model, params.seal_to.as_ref())?;
+    let data = storage.in_the_clear(model, params.model_json_data, &context)?;
+    let given = Given::read(&data)?;
     let many = given.many;
     let given = given.records(model)?;
     let expected = expected(params.expected_revision, given.len())?;
     // Before anything is stored: what is stored must also be answered.
-    if size(given.iter().map(|record| record.json.as_slice())) > MAX_ANSWER {
+    let size = size(given.iter().map(|record| record.json.as_slice()));
+    if params.seal_to.as_ref().map_or(size, |_| sealed_size(size)) > MAX_ANSWER {
         return Err(too_large("save fewer records at once"));
     }
     let place = place(&storage, model, &given)?;
@@ -56,7 +60,7 @@ pub(super) async fn save(
     let revisions = place.handler.commit(transaction).await.map_err(|error| refused(model, error))?;
     let rows: Vec<Row<'_>> =
         answers.iter().zip(revisions).map(|(json, revision)| Row { json, revision }).collect();
-    records(&rows, many, params.with_revision)
+    storage.secretly(model, params.seal_to, records(&rows, many, params.with_revision)?)
 }
 
 /// The one place of all `given` records.

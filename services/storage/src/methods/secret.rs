@@ -1,0 +1,74 @@
+//! Secret records as they come and go on the bus.
+
+use commissaire::{Context, RpcError};
+use commissaire_api::{
+    model::{Kept, Model},
+    sealed::{PublicSealKey, Purpose, Sealed},
+    storage::{Data, MAX_ANSWER, UNOPENED},
+};
+use serde_json::value::RawValue;
+
+use super::{
+    Storage,
+    refuse::{faulty, internal, too_large},
+};
+
+/// The most bytes of what has `size` bytes, sealed.
+pub(super) fn sealed_size(size: usize) -> usize {
+    (size + 64).div_ceil(3) * 4 + 256
+}
+
+/// Refuses to seal what is no secret, before anything is done.
+pub(super) fn check_seal_to(model: &Model, key: Option<&PublicSealKey>) -> Result<(), RpcError> {
+    match key {
+        Some(_) if model.kept != Kept::Sealed => {
+            Err(faulty("seal_to", format!("is for secrets, and {} is none", model.name)))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Storage {
+    /// What is to be saved, opened if it is sealed. A secret that came in the clear is accepted, for there are callers
+    /// that know nothing else, and told.
+    pub(super) fn in_the_clear(
+        &self,
+        model: &Model,
+        data: Data,
+        context: &Context,
+    ) -> Result<Data, RpcError> {
+        if model.kept != Kept::Sealed {
+            return Ok(data);
+        }
+        let Ok(sealed) = data.to::<Sealed>() else {
+            tracing::warn!(model = model.name, actor = %context.actor, "a secret came over the bus in the clear");
+            return Ok(data);
+        };
+        let opened = self.key.open(Purpose::Save, model, &sealed);
+        let opened = opened.map_err(|why| RpcError::new(UNOPENED, format!("model_json_data: {why}")))?;
+        let none = || RpcError::new(RpcError::PARSE, "what is sealed in model_json_data is not JSON");
+        let text = str::from_utf8(&opened).map_err(|_| none())?;
+        commissaire::jsonrpc::check(text.as_bytes()).map_err(|_| none())?;
+        RawValue::from_string(text.to_owned()).map(Data).map_err(|_| none())
+    }
+
+    /// `answer`, records of `model`, sealed to `key` if they are secret and the caller has given one.
+    pub(super) fn secretly(
+        &self,
+        model: &Model,
+        key: Option<PublicSealKey>,
+        answer: Data,
+    ) -> Result<Data, RpcError> {
+        match key {
+            None => Ok(answer),
+            Some(_) if sealed_size(answer.text().len()) > MAX_ANSWER => {
+                Err(too_large("ask for fewer records at once"))
+            }
+            Some(key) => {
+                let sealed = key.seal(Purpose::Answer, model, answer.text().as_bytes());
+                let sealed = sealed.ok_or_else(|| faulty("seal_to", "is no key of X25519"))?;
+                Data::of(&sealed).map_err(|_| internal("what is sealed cannot be written as JSON"))
+            }
+        }
+    }
+}
