@@ -1,6 +1,7 @@
 //! What whole programs promise, on each bus, with faults.
 
 mod alarms;
+mod archive;
 mod calls;
 mod campaign;
 mod counters;

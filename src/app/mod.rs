@@ -28,4 +28,4 @@ pub use process::forbid_core_dumps;
 pub use program::{Program, run};
 pub use serve::{Host, serve};
 pub use services::Services;
-pub use start::{DEFAULT_GRACE, Start};
+pub use start::{DEFAULT_GRACE, Start, data_dir};

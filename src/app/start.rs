@@ -21,13 +21,11 @@ pub struct Start {
     pub failure: Failure,
 }
 
-impl Start {
-    /// The directory in which the service `name` keeps its data: that of the configuration, else `NAME` in the user's
-    /// state directory.
-    pub fn data_dir(&self, name: &str) -> Result<PathBuf> {
-        match &self.config.common().data_dir {
-            Some(dir) => Ok(dir.join(name)),
-            None => Ok(state_dir()?.join(name)),
-        }
+/// The directory in which the service `name` keeps its data: that of its configuration, else `NAME` in the user's state
+/// directory.
+pub fn data_dir(config: &Config, name: &str) -> Result<PathBuf> {
+    match &config.common().data_dir {
+        Some(dir) => Ok(dir.join(name)),
+        None => Ok(state_dir()?.join(name)),
     }
 }

@@ -46,7 +46,7 @@ pub struct Sealed {
     pub sealed: String,
     /// The beginning of the hash of the key that opens it.
     pub key_id: String,
-    /// Until when it can be opened, in seconds since 1970.
+    /// Until when it can be opened, in seconds since 1970; of an archive 0.
     pub until: u64,
 }
 
@@ -57,6 +57,8 @@ pub enum Purpose {
     Save,
     /// To be read by who asked.
     Answer,
+    /// To be kept in a file, for as long as that may be.
+    Archive,
 }
 
 /// Why something cannot be opened.
@@ -126,7 +128,10 @@ impl SealKey {
         // Only what is genuine is worth to be told about its age.
         let now = now();
         let latest = now + (LONGEST + SKEW).as_secs();
-        if sealed.until + SKEW.as_secs() < now || sealed.until > latest {
+        if purpose == Purpose::Archive {
+            return Ok(opened);
+        }
+        if sealed.until.saturating_add(SKEW.as_secs()) < now || sealed.until > latest {
             return Err(Unopened::Expired);
         }
         Ok(opened)
@@ -136,7 +141,10 @@ impl SealKey {
 impl PublicSealKey {
     /// `plain` sealed for `purpose`; it is a record, or records, of `model`.
     pub fn seal(&self, purpose: Purpose, model: &Model, plain: &[u8]) -> Option<Sealed> {
-        let until = now() + LONGEST.as_secs();
+        let until = match purpose {
+            Purpose::Archive => 0,
+            Purpose::Save | Purpose::Answer => now() + LONGEST.as_secs(),
+        };
         let about = about(purpose, model, until);
         let key = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(&self.0).ok()?;
         let (key, ciphertext) = single_shot_seal::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
@@ -162,12 +170,19 @@ fn about(purpose: Purpose, model: &Model, until: u64) -> String {
     let purpose = match purpose {
         Purpose::Save => "save",
         Purpose::Answer => "answer",
+        Purpose::Archive => "archive",
     };
     format!("commissaire 1 storage {purpose} {} {until}", model.name)
 }
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+impl fmt::Display for PublicSealKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from(self.clone()))
+    }
 }
 
 impl TryFrom<String> for PublicSealKey {

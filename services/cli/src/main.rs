@@ -11,6 +11,7 @@ mod key;
 mod listen;
 mod output;
 mod publish;
+mod storage;
 mod subscription;
 mod table;
 mod up;
@@ -57,6 +58,7 @@ enum Command {
     Subscription(subscription::Subscription),
     Doctor(doctor::Doctor),
     Config(config::Configuration),
+    Storage(storage::Storage),
 }
 
 /// How a command went wrong.
@@ -113,6 +115,7 @@ fn run(command: Command, verbosity: Verbosity) -> Result<(), Failed> {
             Command::Subscription(subscription) => subscription.run().await,
             Command::Doctor(doctor) => doctor.run().await,
             Command::Config(config) => config.run().await,
+            Command::Storage(storage) => storage.run().await,
         }
     });
     // A task that reads a terminal must not keep the program.

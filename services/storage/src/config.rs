@@ -5,7 +5,7 @@ mod secrets;
 
 use std::path::{Path, PathBuf};
 
-use commissaire::{Error, Result, app::Start};
+use commissaire::{Error, Result, app::data_dir, config::Config};
 use serde::{Deserialize, Serialize};
 
 pub use places::{Kind, PlaceConfig, Places};
@@ -66,13 +66,32 @@ impl StorageConfig {
             (Some(_), Some(_)) => Err(Error::config(
                 "custodia_socket_path and secret_handler are both set: one thing keeps secrets",
             )),
-            (None, None) if Path::new(SOCKET).exists() => Ok(Secrets::Custodia(SOCKET.into())),
+            (None, None) if Path::new(SOCKET).exists() || self.custodia_note().exists() => {
+                Ok(Secrets::Custodia(SOCKET.into()))
+            }
             (None, None) => Ok(Secrets::Sealed),
         }
     }
 
+    /// Whether nobody has said what keeps secrets, so that a Custodia that is there does.
+    pub(crate) fn is_custodia_found(&self) -> bool {
+        self.members.custodia_socket_path.is_none() && self.members.secret_handler.is_none()
+    }
+
+    /// Notes that a Custodia was found, so that it is the one from now on, there or not.
+    pub(crate) fn note_custodia(&self) -> Result<()> {
+        let note = self.custodia_note();
+        std::fs::create_dir_all(&self.data_dir)
+            .and_then(|()| std::fs::write(&note, "secrets are in the Custodia at its usual socket\n"))
+            .map_err(|e| Error::config(format!("{} cannot be written: {e}", note.display())))
+    }
+
+    fn custodia_note(&self) -> PathBuf {
+        self.data_dir.join("secrets-are-in-custodia")
+    }
+
     /// What the program was configured with.
-    pub fn read(start: &Start) -> Result<Self> {
-        Ok(Self { data_dir: start.data_dir("storage")?, members: start.config.own()? })
+    pub fn read(config: &Config) -> Result<Self> {
+        Ok(Self { data_dir: data_dir(config, "storage")?, members: config.own()? })
     }
 }

@@ -8,12 +8,13 @@ use commissaire_api::{
     storage::StoreHandler,
 };
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
     config::{Kind, Secrets, StorageConfig},
     handler::{
-        Handler,
+        Handler, Query,
         custodia::Custodia,
         embedded::{Store, StoreOptions},
         etcd::Etcd,
@@ -72,6 +73,10 @@ impl Routes {
         }
         let secret = MODELS.into_iter().filter(|model| model.kept == Kept::Sealed).collect();
         let keeps = config.secrets()?;
+        if let (Secrets::Custodia(socket), Some((_, own)), true) = (&keeps, &own, config.is_custodia_found())
+        {
+            agree(config, socket, own.as_ref()).await?;
+        }
         let mut about = keeps.shown();
         let (kind, handler): (_, Arc<dyn Handler>) = match (keeps, own) {
             (Secrets::Custodia(socket), _) => ("CustodiaStoreHandler", Arc::new(Custodia::new(&socket))),
@@ -79,8 +84,12 @@ impl Routes {
             (Secrets::Sealed, Some(own)) => {
                 // Where the key lies, not what it is.
                 about = places.first().map(|first| first.about.config.clone()).unwrap_or_default();
-                let key = config.data_dir.join("master.key").display().to_string();
-                about.insert("master_key".to_owned(), key.into());
+                let first = config.members.storage_handlers.all().first().map(|first| &first.kind);
+                let dir = match first {
+                    Some(Kind::Embedded(Some(dir))) => dir,
+                    _ => &config.data_dir,
+                };
+                about.insert("master_key".to_owned(), dir.join("master.key").display().to_string().into());
                 own
             }
             (Secrets::Sealed, None) => return Ok(Self { places }),
@@ -106,7 +115,7 @@ impl Routes {
 
     /// The places that keep records, in the order of the configuration.
     pub fn plain(&self) -> impl Iterator<Item = &Place> {
-        self.places.iter().filter(|place| place.models.iter().all(|model| model.kept == Kept::Plain))
+        self.places.iter().filter(|place| !place.is_secret())
     }
 
     /// All that does the work, each once.
@@ -120,7 +129,18 @@ impl Routes {
 
     /// Which places these are, together: the same for all services that share them.
     pub fn id(&self) -> Uuid {
-        Uuid::from_u128(self.handlers().fold(0, |mixed, handler| mixed ^ handler.id().as_u128()))
+        let mut handlers = self.handlers();
+        if let (Some(only), None) = (handlers.next(), handlers.next()) {
+            return only.id();
+        }
+        let mut hash = Sha256::new();
+        for place in &self.places {
+            hash.update(place.handler.id().as_bytes());
+            place.about.model_types.iter().for_each(|model| hash.update(format!("{model}/")));
+        }
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash.finalize()[..16]);
+        uuid::Builder::from_custom_bytes(id).into_uuid()
     }
 
     /// Whether other services may use the same places at the same time.
@@ -130,6 +150,16 @@ impl Routes {
 }
 
 impl Place {
+    /// The models that are kept there.
+    pub fn models(&self) -> &[&'static Model] {
+        &self.models
+    }
+
+    /// Whether it keeps secrets, and nothing else.
+    pub fn is_secret(&self) -> bool {
+        self.models.iter().any(|model| model.kept == Kept::Sealed)
+    }
+
     fn new(
         name: String,
         handler_type: &str,
@@ -142,6 +172,21 @@ impl Place {
         let about = StoreHandler { handler_type: handler_type.to_owned(), config, model_types };
         Self { name, handler, about, models }
     }
+}
+
+/// Whether a Custodia that was merely found is the one that keeps the secrets: not where some are sealed already.
+async fn agree(config: &StorageConfig, socket: &Path, own: &dyn Handler) -> Result<()> {
+    let Some(secret) = MODELS.into_iter().find(|model| model.kept == Kept::Sealed) else { return Ok(()) };
+    let any = Query { prefix: String::new(), after: None, most: 1, bytes: 1 };
+    let sealed = own.list(secret, any).await.map_err(|error| Error::unavailable(error.to_string()))?;
+    if !sealed.rows.is_empty() {
+        return Err(Error::config(format!(
+            "secrets are sealed in the first place, and there is a Custodia at {} now: say by secret_handler which of them keeps secrets",
+            socket.display()
+        )));
+    }
+    // So that it is waited for where it starts later than this service.
+    config.note_custodia()
 }
 
 async fn open_store(dir: &Path, config: &StorageConfig) -> Result<Arc<Store>> {

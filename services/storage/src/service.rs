@@ -27,7 +27,7 @@ pub const PROGRAM: Program = Program {
     members: OwnMembers::of::<Members>(),
     start: |begin| {
         Box::pin(async move {
-            let config = StorageConfig::read(&begin)?;
+            let config = StorageConfig::read(&begin.config)?;
             let service = start(begin.bus, config, begin.metrics, begin.failure).await?;
             Ok(Box::new(service) as Box<dyn Instance>)
         })
