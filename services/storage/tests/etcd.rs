@@ -58,8 +58,26 @@ async fn what_other_programs_write_is_read_announced_and_told() {
     let damaged = served.storage.get::<Host>("c").await.unwrap_err();
     assert!(damaged.to_string().contains("\"c\" is no JSON object"), "{damaged}");
     assert_eq!(served.storage.list::<Host>().await.unwrap(), []);
+    // Nor does it take the place of others on a page.
+    etcd.put("/commissaire/hosts/d", "{}", None).await.unwrap();
+    let page = json!({"model_type_name": "Hosts", "limit": 1});
+    let page = served.call("storage.list", page).await.unwrap();
+    assert_eq!((&page["records"][0]["address"], &page["next"]), (&json!("d"), &Value::Null));
     served.storage.save(&host("c")).await.unwrap();
-    assert_eq!(served.storage.list::<Host>().await.unwrap(), [host("c")]);
+    assert_eq!(served.storage.list::<Host>().await.unwrap(), [host("c"), host("d")]);
+    // What is deleted is told even where it was no record; what is no one's business is not told.
+    etcd.put("/commissaire/hosts/c", "no record", None).await.unwrap();
+    etcd.delete("/commissaire/hosts/c", None).await.unwrap();
+    while heard(&mut ears).await.event != Verb::Deleted {}
+    etcd.put("/commissaire/hosts/e", r#"{"ssh_priv_key": "c4n4ry"}"#, None).await.unwrap();
+    let told = heard(&mut ears).await;
+    assert!(
+        told.record_key().as_deref() == Some("e") && !told.model.text().contains("c4n4ry"),
+        "{}",
+        told.model.text()
+    );
+    let got = served.call("storage.get", json!(["Host", {"address": "e"}])).await.unwrap();
+    assert!(!got.to_string().contains("c4n4ry"), "{got}");
     served.finish().await;
 }
 
@@ -189,9 +207,7 @@ async fn what_was_compacted_before_it_was_announced_is_told() {
     let service = serve(&bus, kept.config()).await.unwrap();
     let storage = StorageClient::new(Client::new(bus.clone()));
     let told = heard(&mut listening).await;
-    assert_eq!((told.event, told.revision), (Verb::Compacted, Some(revision as u64 - 1)));
-    let told = heard(&mut listening).await;
-    assert_eq!((told.record_key().as_deref(), told.revision), (Some("c"), Some(revision as u64)));
+    assert_eq!((told.event, told.revision), (Verb::Compacted, Some(revision as u64)));
     storage.save(&host("d")).await.unwrap();
     assert_eq!(heard(&mut listening).await.record_key().as_deref(), Some("d"));
     let error = storage.changes(early).await.unwrap_err();
@@ -274,4 +290,55 @@ async fn a_place_that_cannot_be_used_is_named_at_the_start() {
     let storage = StorageClient::new(Client::new(bus.clone()));
     storage.save(&host("a")).await.unwrap();
     service.finish(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn however_much_has_changed_it_is_told() {
+    let served = Served::on(Place::Etcd).await;
+    let since = served.storage.save_guarded(&host("first"), Default::default()).await.unwrap().revision;
+    let hostset: Vec<String> = (0..40_000).map(|at| format!("10.0.0.{at}")).collect();
+    for at in 0..12 {
+        let cluster = json!({"name": at.to_string(), "hostset": hostset, "status": "x".repeat(300_000)});
+        served.storage.save(&serde_json::from_value::<Cluster>(cluster).unwrap()).await.unwrap();
+    }
+    // Read by one who is far behind, page by page.
+    let (mut since, mut seen) = (since, 0);
+    loop {
+        let told = served.storage.changes(since).await.unwrap();
+        seen += told.changes.len();
+        since = told.next;
+        if told.next == told.latest {
+            break;
+        }
+    }
+    assert_eq!(seen, 12);
+    // And by a service that comes to it late.
+    let kept = served.finish().await;
+    let mut etcd = client(kept.etcd.as_ref().unwrap()).await;
+    let text = json!({"hostset": hostset, "status": "y".repeat(300_000)}).to_string();
+    for at in 0..12 {
+        etcd.put(format!("/commissaire/clusters/{at}"), text.clone(), None).await.unwrap();
+    }
+    let bus = memory_bus().await;
+    let mut ears = ears(&bus).await;
+    let service = serve(&bus, kept.config()).await.unwrap();
+    for _ in 0..12 {
+        assert_eq!(heard(&mut ears).await.event, Verb::Updated);
+    }
+    service.finish(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_compacted_is_told_as_lost() {
+    let served = Served::on(Place::Etcd).await;
+    served.storage.save(&host("a")).await.unwrap();
+    let before = served.storage.save_guarded(&host("b"), Default::default()).await.unwrap().revision;
+    served.storage.delete::<Host>("a").await.unwrap();
+    let deleted = served.storage.changes(before).await.unwrap().latest;
+    let mut etcd = client(served.kept.etcd.as_ref().unwrap()).await;
+    etcd.compact(i64::try_from(deleted).unwrap(), None).await.unwrap();
+    let lost = served.storage.changes(before).await.unwrap_err();
+    assert_eq!(lost.remote().unwrap().code, COMPACTED);
+    assert_eq!(served.storage.changes(deleted).await.unwrap().changes, []);
+    served.finish().await;
 }

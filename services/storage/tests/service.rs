@@ -217,6 +217,9 @@ async fn an_answer_that_the_bus_does_not_carry_is_refused_by_name(place: Place) 
     let error = served.call("storage.get", on("Cluster", names)).await.unwrap_err();
     assert_eq!(error.code, RpcError::TOO_LARGE);
     assert_eq!(served.storage.list::<Cluster>().await.unwrap().len(), 3, "page by page it is there");
+    let twice = json!(vec![json!({"name": "a"}); 2_000]);
+    let error = served.call("storage.get", on("Cluster", twice)).await.unwrap_err();
+    assert_eq!(error.code, RpcError::TOO_LARGE);
     let text = "x".repeat(MAX_RECORD);
     let error =
         served.call("storage.save", on("Cluster", json!({"name": "d", "status": text}))).await.unwrap_err();
@@ -302,6 +305,10 @@ async fn a_lease_fences_what_is_written_under_it(place: Place) {
     assert_eq!(late.remote().unwrap().code, RpcError::CONFLICT);
     let late = served.storage.delete_guarded::<Host>("a", guard).await.unwrap_err();
     assert_eq!(late.remote().unwrap().code, RpcError::CONFLICT);
+
+    let nobodys = Guard::default().under(Fence { name: "nobody's".into(), token: 0 });
+    let refused = served.storage.save_guarded(&host("a"), nobodys).await.unwrap_err();
+    assert_eq!(refused.remote().unwrap().code, RpcError::CONFLICT);
 
     let wrong = json!({"name": "", "holder": "a\nb", "ttl_ms": 0});
     let error = served.call("storage.lease.acquire", wrong).await.unwrap_err();

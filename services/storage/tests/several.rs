@@ -3,7 +3,7 @@
 use commissaire::RpcError;
 use commissaire_api::{
     Cluster, Host,
-    client::Guard,
+    client::{Guard, Seen},
     storage::{Fence, LeaseAcquire, LeaseAcquireParams},
 };
 use commissaire_storage::StorageConfig;
@@ -106,6 +106,23 @@ async fn no_host_is_in_two_places_and_no_call_changes_two() {
     let both = served.call("storage.delete", on(json!([{"address": "a"}, {"address": "c"}]))).await;
     assert_eq!(both.unwrap_err().code, RpcError::INVALID_PARAMS);
     assert_eq!(served.storage.list::<Host>().await.unwrap(), [host("a", "cloud"), host("c", "")]);
+    served.finish().await;
+}
+
+#[tokio::test]
+async fn a_watch_follows_hosts_wherever_they_are() {
+    let served = served().await;
+    let mut hosts = served.storage.watch::<Host>().await.unwrap();
+    assert_eq!(hosts.next().await.unwrap(), Seen::All(Vec::new()));
+    for source in ["", "cloud", "rest"] {
+        let address = format!("of {source}");
+        served.storage.save(&host(&address, source)).await.unwrap();
+        let seen = tokio::time::timeout(std::time::Duration::from_secs(20), hosts.next())
+            .await
+            .expect("seen")
+            .unwrap();
+        assert!(matches!(&seen, Seen::Saved(saved) if saved.record == host(&address, source)), "{seen:?}");
+    }
     served.finish().await;
 }
 

@@ -61,6 +61,16 @@ async fn a_watch_shows_what_there_is_and_then_what_changes(place: Place) {
     assert_eq!((saved.record.address.as_str(), saved.record.cpus), ("a", 4));
     served.storage.delete::<Host>("b").await.unwrap();
     assert_eq!(next().await, Seen::Deleted("b".into()));
+    // Nothing is shown twice, and what another program writes is shown as well.
+    served.storage.save(&host("c")).await.unwrap();
+    assert!(matches!(next().await, Seen::Saved(saved) if saved.record == host("c")));
+    if let Some(etcd) = &served.kept.etcd {
+        let mut etcd = etcd_client::Client::connect([etcd.uri()], None).await.unwrap();
+        etcd.put("/commissaire/hosts/d", "{}", None).await.unwrap();
+        assert!(matches!(next().await, Seen::Saved(saved) if saved.record == host("d")));
+        etcd.delete("/commissaire/hosts/d", None).await.unwrap();
+        assert_eq!(next().await, Seen::Deleted("d".into()));
+    }
     served.finish().await;
 }
 

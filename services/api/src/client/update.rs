@@ -56,6 +56,9 @@ impl StorageClient {
                         return Ok(None);
                     }
                     // It is stored, or something else is; only the log knows.
+                    if is_elsewhere(&wanted.record) {
+                        return Err(error.maybe_executed());
+                    }
                     let asked = self.patiently(until, || self.landed::<T>(key, wanted.revision, &operation));
                     return asked.await.map_err(Error::maybe_executed);
                 }
@@ -106,7 +109,14 @@ impl StorageClient {
 }
 
 fn is_conflict(error: &Error) -> bool {
-    error.remote().is_some_and(|remote| remote.code == RpcError::CONFLICT)
+    let remote = error.remote().filter(|remote| remote.code == RpcError::CONFLICT);
+    remote.is_some_and(|remote| remote.data.as_ref().is_some_and(|data| data.get("revision").is_some()))
+}
+
+/// Whether the record names the place where it is: then its changes are not those of the place of its model.
+fn is_elsewhere<T: Record>(record: &T) -> bool {
+    let json = serde_json::to_value(record).unwrap_or_default();
+    T::MODEL.field("source").is_some() && json["source"].as_str().is_some_and(|source| !source.is_empty())
 }
 
 /// Whether asking again may help: the service, its store or the bus is away or busy.

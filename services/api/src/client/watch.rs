@@ -1,6 +1,10 @@
 //! Following the records of a type.
 
-use std::{collections::VecDeque, marker::PhantomData, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    marker::PhantomData,
+    time::Duration,
+};
 
 use commissaire::{Backoff, Error, ErrorKind, Event, Pattern, Received, Result, Source, Subscription};
 use tokio::time::{sleep, timeout};
@@ -49,11 +53,13 @@ pub enum Seen<T> {
 #[derive(Debug)]
 pub struct Watch<T> {
     storage: StorageClient,
-    /// Tells that there is something to ask for; nothing is read of it.
+    /// Tells that there is something to ask for.
     bell: Subscription,
     /// The revision up to which all was seen; `None`: all must be listed.
     seen: Option<u64>,
     waiting: VecDeque<String>,
+    /// What was shown, by key: in which revision.
+    shown: HashMap<String, u64>,
     /// Whether there may be more changes at once.
     more: bool,
     attempt: u32,
@@ -71,6 +77,7 @@ impl StorageClient {
             bell,
             seen: None,
             waiting: VecDeque::new(),
+            shown: HashMap::new(),
             more: true,
             attempt: 0,
             record: PhantomData,
@@ -91,7 +98,7 @@ impl<T: Record> Watch<T> {
                 }
                 Ok(None) => {
                     self.attempt = 0;
-                    if !self.more {
+                    if !self.more && self.waiting.is_empty() && self.seen.is_some() {
                         self.rest().await?;
                     }
                 }
@@ -110,15 +117,20 @@ impl<T: Record> Watch<T> {
             let (all, revision) = self.storage.list_versioned::<T>().await?;
             self.seen = Some(revision);
             self.waiting.clear();
+            self.shown = all.iter().map(|one| (one.record.key().to_owned(), one.revision)).collect();
             return Ok(Some(Seen::All(all)));
         };
         if let Some(key) = self.waiting.front() {
             let found = self.storage.find::<T>(key).await?;
             let key = self.waiting.pop_front().unwrap_or_default();
-            return Ok(Some(match found {
-                Some(record) => Seen::Saved(record),
-                None => Seen::Deleted(key),
-            }));
+            // It may have been shown already: what is announced is in the changes as well.
+            return Ok(match found {
+                Some(found) => {
+                    let before = self.shown.insert(key, found.revision);
+                    (before != Some(found.revision)).then_some(Seen::Saved(found))
+                }
+                None => self.shown.remove(&key).map(|_| Seen::Deleted(key)),
+            });
         }
         let told = match self.storage.changes_of::<T>(seen).await {
             Err(error) if is_compacted(&error) => {
@@ -127,21 +139,38 @@ impl<T: Record> Watch<T> {
             }
             told => told?,
         };
-        for change in told.changes.into_iter().filter(|change| change.event != Verb::Compacted) {
-            if !self.waiting.contains(&change.key) {
-                self.waiting.push_back(change.key);
-            }
+        for change in told.changes {
+            self.look_at(Some(change.key));
         }
         self.more = told.next < told.latest || !self.waiting.is_empty();
         self.seen = Some(told.next);
         Ok(None)
     }
 
+    /// Looks at the record of this key next.
+    fn look_at(&mut self, key: Option<String>) {
+        if let Some(key) = key.filter(|key| !self.waiting.contains(key)) {
+            self.waiting.push_back(key);
+        }
+    }
+
     /// Waits until there may be something.
     async fn rest(&mut self) -> Result<()> {
         match timeout(LOOK, self.bell.next()).await {
             Ok(None) => Err(Error::new(ErrorKind::Closed, "watching records: the bus is closed")),
-            Ok(Some(Received::Delivery(delivery))) => delivery.ack().await,
+            Ok(Some(Received::Delivery(delivery))) => {
+                // The changes of other places, and of other programs, are not in what is asked for.
+                match serde_json::from_slice::<StorageEvent>(delivery.message().body()) {
+                    Ok(event) if event.event == Verb::Compacted => self.seen = None,
+                    Ok(event) => self.look_at(event.record_key()),
+                    Err(_) => {}
+                }
+                delivery.ack().await
+            }
+            Ok(Some(Received::Gap(_))) => {
+                self.seen = None;
+                Ok(())
+            }
             // It is asked now and then, whether anything was heard or not.
             _ => Ok(()),
         }

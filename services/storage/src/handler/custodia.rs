@@ -213,7 +213,7 @@ impl Custodia {
         };
         let why = format!("Custodia at {} answers {status} to {what} of a secret", self.socket.display());
         tracing::warn!("{why}");
-        StoreError::Failed { told, why, uncertain: false }
+        StoreError::Failed { told, why, uncertain: what != "GET" && status.is_server_error() }
     }
 }
 
@@ -237,7 +237,8 @@ fn revision(json: &[u8]) -> u64 {
 #[async_trait]
 impl Handler for Custodia {
     fn id(&self) -> Uuid {
-        Uuid::nil()
+        // It says nothing of itself: it is this machine's.
+        Uuid::from_u128(0xc057_0d1a_0000_8000_8000_0000_0000_0000)
     }
 
     fn is_shared(&self) -> bool {
@@ -337,14 +338,17 @@ impl Custodia {
         before: &[Option<Zeroizing<Vec<u8>>>],
         error: StoreError,
     ) -> StoreError {
-        let StoreError::Failed { told, why, .. } = error else { return error };
-        let mut uncertain = false;
+        let StoreError::Failed { told, why, mut uncertain } = error else { return error };
+        // What may still arrive may come behind what is put back.
         for (write, before) in writes.iter().zip(before) {
             let back = match before {
                 Some(json) => self.replace(&write.key, json).await,
                 None => self.remove(&write.key).await,
             };
-            uncertain |= back.is_err();
+            if back.is_err() {
+                uncertain = true;
+                break;
+            }
         }
         StoreError::Failed { told, why, uncertain }
     }

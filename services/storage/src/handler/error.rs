@@ -92,6 +92,12 @@ impl StoreError {
         Self::Failed { told, why: told.to_owned(), uncertain: false }
     }
 
+    /// The writer has died over what it was to do.
+    pub(super) fn died(path: &Path) -> Self {
+        let why = format!("the writer of store {} has died: restart the service", path.display());
+        Self::Failed { told: DISK, why, uncertain: true }
+    }
+
     /// The writer is gone.
     pub(super) fn stopped(path: &Path) -> Self {
         let why = format!("store {} takes no writes any more: restart the service", path.display());

@@ -11,6 +11,7 @@ use super::{
     given::{Given, expected},
     kept,
     refuse::{faulty, refused},
+    whole,
 };
 use crate::{
     handler::{Content, Transaction, Write},
@@ -33,7 +34,9 @@ pub(super) async fn delete(
         .map(|((key, _), expected)| Write { model, key, expected, content: Content::Nothing })
         .collect();
     let transaction = Transaction { writes, fence: params.fence, quiet_if_unchanged: false, author };
-    place.handler.commit(transaction).await.map_err(|error| refused(model, error))?;
+    let handler = place.handler.clone();
+    let commit = async move { handler.commit(transaction).await };
+    whole(commit).await.map_err(|error| refused(model, error))?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use commissaire_api::{
 use super::{
     Storage,
     refuse::{failed, faults, internal},
+    whole,
 };
 use crate::handler::Handler;
 
@@ -27,7 +28,9 @@ pub(super) async fn acquire(
     }
     wrong.or(()).map_err(faults)?;
     let ttl = Duration::from_millis(params.ttl_ms);
-    leases(&storage)?.acquire_lease(params.name, params.holder, ttl).await.map_err(failed)
+    let leases = leases(&storage)?.clone();
+    let acquire = async move { leases.acquire_lease(params.name, params.holder, ttl).await };
+    whole(acquire).await.map_err(failed)
 }
 
 pub(super) async fn renew(storage: Arc<Storage>, lease: Fence, _: Context) -> Result<Lease, RpcError> {

@@ -47,6 +47,9 @@ pub(super) async fn list(storage: Arc<Storage>, params: ListParams, _: Context) 
             answer.latest = latest;
         }
         answer.more = more;
+        if rows.is_empty() {
+            answer.more = false;
+        }
         query.after = rows.last().map(|(key, _)| key.clone()).or(query.after);
         for (key, stored) in rows {
             let Some(stored) = view.of(stored)? else { continue };

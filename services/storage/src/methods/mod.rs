@@ -25,7 +25,10 @@ use commissaire_api::{
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::{handler::Author, routes::Routes};
+use crate::{
+    handler::{Author, StoreError},
+    routes::Routes,
+};
 use refuse::faulty;
 
 /// What the methods share.
@@ -93,4 +96,13 @@ fn author(context: &Context, operation: Option<String>) -> Result<Author, RpcErr
     }
     let actor = context.actor.name().map(|name| name.as_str().to_owned());
     Ok(Author { actor, verified: context.actor.is_verified(), operation })
+}
+
+/// Does `work` to its end, whether the caller still waits for it or not: half of it would be worse than none.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    let told = "the storage service has failed";
+    let panicked = |_| StoreError::Failed { told, why: told.to_owned(), uncertain: true };
+    tokio::spawn(work).await.map_err(panicked)?
 }

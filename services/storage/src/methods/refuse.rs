@@ -90,7 +90,7 @@ pub(super) fn failed(error: StoreError) -> RpcError {
         StoreError::Missing(_)
         | StoreError::Conflict { .. }
         | StoreError::Unsealable { .. }
-        | StoreError::Damaged { .. }
-        | StoreError::Unfit(_) => internal(&message),
+        | StoreError::Damaged { .. } => internal(&message),
+        StoreError::Unfit(what) => RpcError::new(RpcError::INVALID_PARAMS, what),
     }
 }

@@ -18,6 +18,7 @@ use super::{
     place::is_scattered,
     refuse::{faulty, refused, too_large},
     secret::{check_seal_to, sealed_size},
+    whole,
 };
 use crate::{
     handler::{Content, Transaction, Write},
@@ -57,7 +58,9 @@ pub(super) async fn save(
         .collect();
     let transaction =
         Transaction { writes, fence: params.fence, quiet_if_unchanged: params.quiet_if_unchanged, author };
-    let revisions = place.handler.commit(transaction).await.map_err(|error| refused(model, error))?;
+    let handler = place.handler.clone();
+    let commit = async move { handler.commit(transaction).await };
+    let revisions = whole(commit).await.map_err(|error| refused(model, error))?;
     let rows: Vec<Row<'_>> =
         answers.iter().zip(revisions).map(|(json, revision)| Row { json, revision }).collect();
     storage.secretly(model, params.seal_to, records(&rows, many, params.with_revision)?)

@@ -50,7 +50,8 @@ impl Store {
         });
         let Some((queue, _)) = &self.writer else { return Err(stopped()) };
         queue.send(job).await.map_err(|_| stopped())?;
-        answered.await.unwrap_or_else(|_| Err(stopped()))
+        // It may have died behind the commit.
+        answered.await.unwrap_or_else(|_| Err(StoreError::died(&self.shared.path)))
     }
 }
 

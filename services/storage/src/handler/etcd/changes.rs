@@ -12,12 +12,15 @@ use super::{
     Etcd,
     commit::Note,
     keys::{self, NOTE, ROOT},
+    link::LARGEST,
     of_one, revision, signed, unsigned, whole,
 };
 use crate::handler::{ChangeSet, StoreError, found::Room, transaction::shown};
 
 /// Within this etcd must tell what it has.
-const TELL: Duration = Duration::from_secs(10);
+const TELL: Duration = Duration::from_secs(8);
+/// What others have written is waited for so long.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// The changes of one revision.
 pub(super) struct Step {
@@ -46,27 +49,40 @@ impl Etcd {
         if since > now {
             return Err(StoreError::Compacted { oldest: now, latest: now });
         }
-        let nothing = ChangeSet { changes: Vec::new(), next: latest, latest, oldest: 0 };
-        if since >= noted {
-            return Ok(nothing);
+        let mut set = ChangeSet { changes: Vec::new(), next: since, latest, oldest: 0 };
+        if since == now {
+            return Ok(set);
         }
-        let mut watch = self.watch(since + 1).await?;
-        let mut set = ChangeSet { next: since, ..nothing };
+        let mut watch = self.watch(since).await?;
         let mut room = Room::new(most, bytes);
-        let deadline = Instant::now() + TELL;
+        // What is noted is waited for. Others note nothing: what they have changed is told if etcd tells it at once.
+        let deadline = Instant::now() + if since < noted { TELL } else { AT_ONCE };
         loop {
-            let told = timeout_at(deadline, watch.next()).await;
-            let steps = match told.unwrap_or_else(|_| Err(StoreError::silent()))? {
+            let told = match timeout_at(deadline, watch.next()).await {
+                Ok(told) => told?,
+                Err(_) if since >= noted || !set.changes.is_empty() => return Ok(set),
+                Err(_) => return Err(StoreError::silent()),
+            };
+            let steps = match told {
                 Told::Steps(steps) => steps,
                 Told::Compacted(oldest) if self.unchanged(set.next, oldest).await? => {
+                    set.next = oldest;
+                    set.latest = set.latest.max(oldest);
+                    if oldest >= noted {
+                        return Ok(set);
+                    }
                     watch = self.watch(oldest).await?;
                     continue;
                 }
                 Told::Compacted(oldest) => return Err(StoreError::Compacted { oldest, latest }),
             };
-            for step in steps {
-                let size = step.changes.iter().map(size).sum();
-                if !room.take(size) {
+            for mut step in steps {
+                let large = |step: &Step| step.changes.iter().map(size).sum::<usize>();
+                // What would fit no answer is told without what the records were.
+                if large(&step) > bytes {
+                    step.changes.iter_mut().for_each(|change| change.record = None);
+                }
+                if !room.take(large(&step)) {
                     return Ok(set);
                 }
                 room.more(step.changes.len().saturating_sub(1));
@@ -80,14 +96,18 @@ impl Etcd {
         }
     }
 
-    /// What changes from `revision` on.
+    /// What changes after `revision`.
     pub(super) async fn watch(&self, revision: u64) -> Result<Watch, StoreError> {
-        let stream = self.link.read(|mut client| async move {
-            let from =
-                WatchOptions::new().with_prefix().with_start_revision(signed(revision)).with_prev_key();
-            client.watch(ROOT, Some(from)).await
+        // From that revision itself, so that etcd says when it has been compacted: of the first revision that it keeps,
+        // it has forgotten what was deleted, and says nothing of that.
+        let first = signed(revision.max(1));
+        let stream = self.link.read(|client| async move {
+            let from = WatchOptions::new().with_prefix().with_start_revision(first).with_prev_key();
+            let watch = client.watch_client().max_decoding_message_size(LARGEST);
+            let mut watch = watch;
+            watch.watch(ROOT, Some(from)).await
         });
-        Ok(Watch(stream.await?))
+        Ok(Watch { stream: stream.await?, after: revision })
     }
 
     /// Whether nothing below our root was changed after the revision `since` up to `oldest`, the first that etcd knows: of
@@ -107,13 +127,17 @@ impl Etcd {
 }
 
 /// Changes as they happen.
-pub(super) struct Watch(WatchStream);
+pub(super) struct Watch {
+    stream: WatchStream,
+    /// What is told of up to here is known.
+    after: u64,
+}
 
 impl Watch {
     /// What it tells next, once there is something. Cancelling it loses nothing.
     pub(super) async fn next(&mut self) -> Result<Told, StoreError> {
         loop {
-            let told = match self.0.message().await {
+            let told = match self.stream.message().await {
                 Ok(Some(told)) => told,
                 Ok(None) | Err(_) => return Err(StoreError::silent()),
             };
@@ -123,7 +147,8 @@ impl Watch {
             if told.canceled() {
                 return Err(StoreError::silent());
             }
-            let steps = steps(&told);
+            let mut steps = steps(&told);
+            steps.retain(|step| step.revision > self.after);
             if !steps.is_empty() {
                 return Ok(Told::Steps(steps));
             }
@@ -157,22 +182,19 @@ fn change(event: &Event, revision: u64, note: &Note) -> Option<Change> {
         EventType::Put => (Verb::Updated, Some(pair)),
         EventType::Delete => (Verb::Deleted, event.prev_kv()),
     };
-    let record = match (model.kept, stored) {
-        (Kept::Plain, Some(pair)) => {
-            let json = whole(model, key, pair.value());
-            match json.map(|json| shown(model, &json)) {
-                Ok(Ok(record)) => record,
-                _ => {
-                    tracing::warn!(model = model.name, key, "what another program has stored is no record");
-                    return None;
-                }
-            }
+    let told = match model.kept {
+        Kept::Plain => {
+            let json = stored.and_then(|pair| whole(model, key, pair.value()).ok());
+            let known = json.and_then(|json| shown(model, &json).ok());
+            // After a deletion etcd may not know any more what it was, or it was none.
+            let blank = || shown(model, serde_json::to_string(&model.blank(key)).ok()?.as_bytes()).ok();
+            known.or_else(|| (verb == Verb::Deleted).then(blank).flatten())
         }
-        // etcd does not know any more what it was.
-        (Kept::Plain, None) => {
-            shown(model, serde_json::to_string(&model.blank(key)).ok()?.as_bytes()).ok()?
-        }
-        _ => None,
+        Kept::Sealed | Kept::Nowhere => Some(None),
+    };
+    let Some(record) = told else {
+        tracing::warn!(model = model.name, key, "what another program has stored is no record");
+        return None;
     };
     Some(Change {
         revision,

@@ -32,6 +32,10 @@ impl Etcd {
                 writes.len()
             )));
         }
+        // Of a lease that nobody holds etcd says that it is of revision 0.
+        if let Some(fence) = fence.as_ref().filter(|fence| fence.token == 0) {
+            return Err(StoreError::Fenced { name: fence.name.clone() });
+        }
         loop {
             let same = if *quiet_if_unchanged { self.same(writes).await? } else { vec![None; writes.len()] };
             let mut compares = Vec::new();

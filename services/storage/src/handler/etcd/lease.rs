@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use commissaire_api::storage::{Fence, Lease};
-use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, Error as EtcdError, PutOptions, Txn, TxnOp};
 use serde::{Deserialize, Serialize};
 
 use super::{Etcd, gets, keys, revision, signed, unsigned};
@@ -64,23 +64,41 @@ impl Etcd {
 
     pub(super) async fn release_lease(&self, lease: &Fence) -> Result<bool, StoreError> {
         let Some(id) = self.lease(lease).await? else { return Ok(false) };
-        self.link.write(|mut client| async move { client.lease_revoke(id).await }).await?;
-        Ok(true)
+        let revoked = self.link.write(|mut client| async move {
+            match client.lease_revoke(id).await {
+                // Not found: it is over.
+                Err(EtcdError::GRpcStatus(status)) if status.code() as i32 == 5 => Ok(false),
+                answer => answer.map(|_| true),
+            }
+        });
+        revoked.await
     }
 
     /// etcd's lease for as long as it lasts; its time to live in seconds from now, 0 when it is over.
     pub(super) async fn keep_alive(&self, id: i64) -> Result<i64, StoreError> {
         let asked = self.link.write(|mut client| async move {
-            let (mut keeper, mut answers) = client.lease_keep_alive(id).await?;
-            keeper.keep_alive().await?;
-            answers.message().await
+            let asked = async {
+                let (mut keeper, mut answers) = client.lease_keep_alive(id).await?;
+                keeper.keep_alive().await?;
+                answers.message().await
+            };
+            match asked.await {
+                // It is over.
+                Err(EtcdError::LeaseKeepAliveError(_)) => Ok(None),
+                answer => answer,
+            }
         });
         Ok(asked.await?.map_or(0, |answer| answer.ttl().max(0)))
     }
 
     /// Gives etcd's lease back, if it can be reached: else it ends by itself.
     pub(super) async fn revoke(&self, id: i64) {
-        let asked = self.link.write(|mut client| async move { client.lease_revoke(id).await });
+        let asked = self.link.write(|mut client| async move {
+            match client.lease_revoke(id).await {
+                Err(EtcdError::GRpcStatus(status)) if status.code() as i32 == 5 => Ok(()),
+                answer => answer.map(drop),
+            }
+        });
         if let Err(error) = asked.await {
             tracing::debug!(%error, "a lease ends by itself");
         }

@@ -185,7 +185,11 @@ impl Link {
 fn is_lost(error: &EtcdError) -> bool {
     match error {
         // Cancelled, unknown, deadline exceeded, aborted, internal, unavailable.
-        EtcdError::GRpcStatus(status) => matches!(status.code() as i32, 1 | 2 | 4 | 10 | 13 | 14),
+        EtcdError::GRpcStatus(status) => {
+            // A token that was given before users or roles were changed is renewed by dialling anew.
+            status.message().contains("revision of auth store is old")
+                || matches!(status.code() as i32, 1 | 2 | 4 | 10 | 13 | 14)
+        }
         EtcdError::TransportError(_) | EtcdError::IoError(_) | EtcdError::WatchError(_) => true,
         _ => false,
     }

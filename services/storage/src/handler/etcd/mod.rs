@@ -80,12 +80,16 @@ impl Etcd {
     }
 }
 
-/// The record in the JSON that somebody stored, with its key and with defaults for what is missing.
+/// The record in the JSON that somebody stored: with its key, with defaults for what is missing, and without what the
+/// model does not know.
 fn whole(model: &Model, key: &str, stored: &[u8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let damaged = |_| StoreError::Damaged { key: key.to_owned() };
     let mut record: Map<String, Value> = serde_json::from_slice(stored).map_err(damaged)?;
+    // Who knows the model knows nothing else of it; and it may be what is no one's business.
+    let known = record.len();
+    record.retain(|name, _| model.field(name).is_some());
     let missing = model.fields.iter().any(|field| !record.contains_key(field.name));
-    if !missing && model.key_of(&record) == Some(key) {
+    if !missing && record.len() == known && model.key_of(&record) == Some(key) {
         return Ok(Zeroizing::new(stored.to_vec()));
     }
     for (name, value) in model.blank(key) {

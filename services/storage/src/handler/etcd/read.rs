@@ -77,11 +77,11 @@ impl Etcd {
                 first = [pair.key(), b"\0"].concat();
                 largest = largest.max(pair.value().len());
                 let Some(key) = keys::key(model, pair.key()) else { continue };
-                if sorted && !room.take(pair.value().len()) {
-                    more = true;
-                    break 'all;
-                }
                 match self.opened(model, key, pair.value()) {
+                    Ok(_) if sorted && !room.take(pair.value().len()) => {
+                        more = true;
+                        break 'all;
+                    }
                     Ok(json) => {
                         rows.push((key.to_owned(), Stored { revision: unsigned(pair.mod_revision()), json }));
                     }

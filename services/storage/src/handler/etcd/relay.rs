@@ -3,7 +3,10 @@
 //! It begins where the last one has said that all before was announced, so that nothing is left out when one of them is
 //! killed; what was on its way then is announced again, with the id that it had.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use commissaire::{Address, Bus, Event, Message};
 use commissaire_api::StorageEvent;
@@ -16,7 +19,7 @@ use super::{
     keys::{ANNOUNCED, RELAY},
     link::Link,
     once, revision,
-    term::Term,
+    term::{Held, Term},
 };
 use crate::{handler::StoreError, relay::relay};
 
@@ -86,15 +89,19 @@ async fn lead(etcd: &Etcd) -> Result<Option<(i64, u64)>, StoreError> {
 /// Announces for as long as `lease` holds.
 async fn term(etcd: &Arc<Etcd>, bus: &Arc<dyn Bus>, stop: &CancellationToken, lease: i64, token: u64) {
     let over = stop.child_token();
+    let held = Arc::new(Held::new());
     let hold = async {
-        while let Ok(1..) = etcd.keep_alive(lease).await {
+        loop {
+            let asked = Instant::now();
+            let Ok(1..) = etcd.keep_alive(lease).await else { break };
+            held.since(asked);
             sleep(Duration::from_secs(1)).await;
         }
         tracing::warn!("this service announces no more: its lease is over");
     };
     let work = async {
         while !over.is_cancelled() {
-            match Term::begin(etcd.clone(), token, over.child_token()).await {
+            match Term::begin(etcd.clone(), token, held.clone(), over.child_token()).await {
                 Ok(term) => {
                     if let Some(lost) = term.lost()
                         && say_compacted(etcd, bus, lost, &over).await.is_err()
@@ -108,7 +115,9 @@ async fn term(etcd: &Arc<Etcd>, bus: &Arc<dyn Bus>, stop: &CancellationToken, le
                         return;
                     }
                 }
-                Err(error) => tracing::debug!(%error, "changes cannot be read"),
+                Err(error) => {
+                    tracing::warn!(%error, "changes cannot be read, so that none is announced; tried again");
+                }
             }
             tokio::select! {
                 () = sleep(LOOK) => {}

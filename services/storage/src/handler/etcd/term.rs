@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -23,6 +24,8 @@ use crate::{
     relay::Outbox,
 };
 
+/// How long after it was asked for the lease of who announces surely holds: less than the time that it is given.
+const SURE: Duration = Duration::from_secs(4);
 /// How many changes wait in memory.
 const AHEAD: usize = 1_024;
 
@@ -31,8 +34,9 @@ pub(super) struct Term {
     etcd: Arc<Etcd>,
     /// The revision that tells that it is us who announce.
     token: u64,
+    held: Arc<Held>,
     watch: tokio::sync::Mutex<Watch>,
-    /// The revision before the first that is read, where changes before were compacted.
+    /// The revision up to which changes were compacted before anybody had announced them.
     lost: Option<u64>,
     state: Mutex<State>,
     more: Notify,
@@ -57,24 +61,25 @@ impl Term {
     pub(super) async fn begin(
         etcd: Arc<Etcd>,
         token: u64,
+        held: Arc<Held>,
         ended: CancellationToken,
     ) -> Result<Self, StoreError> {
         let look = etcd.link.read(|mut client| async move { client.get(ANNOUNCED, None).await }).await?;
         let text = look.kvs().first().and_then(|pair| str::from_utf8(pair.value()).ok());
         let mut announced: u64 = text.and_then(|text| text.parse().ok()).unwrap_or(0);
         let mut lost = None;
-        let mut watch = etcd.watch(announced + 1).await?;
+        let mut watch = etcd.watch(announced).await?;
         let mut first = Vec::new();
         // etcd says at once whether it knows them still; otherwise this only waits for the first change.
-        if let Ok(told) = tokio::time::timeout(std::time::Duration::from_millis(250), watch.next()).await {
+        if let Ok(told) = tokio::time::timeout(Duration::from_millis(250), watch.next()).await {
             match told? {
                 Told::Steps(steps) => first = steps,
                 Told::Compacted(oldest) => {
                     if !etcd.unchanged(announced, oldest).await? {
-                        lost = Some(oldest - 1);
+                        lost = Some(oldest);
                     }
-                    announced = oldest - 1;
-                    watch = etcd.watch(announced + 1).await?;
+                    announced = oldest;
+                    watch = etcd.watch(announced).await?;
                 }
             }
         }
@@ -82,6 +87,7 @@ impl Term {
         let term = Self {
             etcd,
             token,
+            held,
             watch: tokio::sync::Mutex::new(watch),
             lost,
             state: Mutex::new(state),
@@ -125,7 +131,11 @@ impl Term {
                 () = self.ended.cancelled() => break,
             };
             match told {
-                Ok(Told::Steps(steps)) => self.put(steps),
+                Ok(Told::Steps(steps)) => {
+                    self.put(steps);
+                    // What is not announced, such as secrets, is known to be done as well.
+                    self.note().await;
+                }
                 // It begins again behind what was announced, and finds out what that means.
                 Ok(Told::Compacted(_)) | Err(_) => break,
             }
@@ -160,6 +170,11 @@ impl Outbox for Term {
     }
 
     fn due(&self, _: u64, most: usize, bytes: usize) -> Result<Vec<Change>, StoreError> {
+        // Another may announce by now what is newer.
+        if self.held.is_doubtful() {
+            self.ended.cancel();
+            return Ok(Vec::new());
+        }
         let mut state = self.state();
         let mut due: Vec<Change> = Vec::new();
         let mut room = Room::new(most, bytes);
@@ -180,7 +195,7 @@ impl Outbox for Term {
     }
 
     async fn sent(&self, revisions: Vec<u64>) -> Result<(), StoreError> {
-        let announced = {
+        {
             let mut state = self.state();
             for revision in revisions {
                 let left = state.unsent.get_mut(&revision).map(|count| {
@@ -191,23 +206,55 @@ impl Outbox for Term {
                     state.unsent.remove(&revision);
                 }
             }
-            state.unsent.first_key_value().map_or(state.read, |(first, _)| first - 1)
-        };
-        if announced <= self.state().noted {
-            return Ok(());
         }
+        self.note().await;
+        Ok(())
+    }
+}
+
+impl Term {
+    /// Notes up to where all is announced. What could not be noted is so with what comes next, and else announced again.
+    async fn note(&self) {
+        let announced = {
+            let state = self.state();
+            let announced = state.unsent.first_key_value().map_or(state.read, |(first, _)| first - 1);
+            if announced <= state.noted {
+                return;
+            }
+            announced
+        };
         let txn = Txn::new()
             .when([Compare::mod_revision(RELAY, CompareOp::Equal, signed(self.token))])
             .and_then([TxnOp::put(ANNOUNCED, announced.to_string(), None)]);
         match self.etcd.link.write(|mut client| async move { client.txn(txn).await }).await {
-            Ok(answer) if answer.succeeded() => self.state().noted = announced,
+            Ok(answer) if answer.succeeded() => {
+                let mut state = self.state();
+                state.noted = state.noted.max(announced);
+            }
             Ok(_) => {
                 self.state().deposed = true;
                 self.ended.cancel();
             }
-            // It is written with what comes next, and else announced again.
             Err(error) => tracing::debug!(%error, "what was announced could not be noted"),
         }
-        Ok(())
+    }
+}
+
+/// For how long the lease of who announces surely holds.
+pub(super) struct Held(Mutex<Instant>);
+
+impl Held {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+
+    /// It was asked for then, and given.
+    pub(super) fn since(&self, asked: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+    }
+
+    /// Whether it may be over by now.
+    fn is_doubtful(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > SURE
     }
 }

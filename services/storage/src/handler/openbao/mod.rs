@@ -14,6 +14,7 @@ use commissaire_api::model::Model;
 use hyper::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -55,16 +56,18 @@ impl OpenBao {
         let (status, body) = self.wire.ask(Method::GET, &self.path("data", key), None).await?;
         match status {
             StatusCode::OK => {
-                let odd = || self.wire.failed(status, "with something else", "a secret was asked for");
+                let odd = || self.wire.failed(status, "with something else", "a secret was asked for", false);
                 let mut answer: Value = serde_json::from_slice(&body).map_err(|_| odd())?;
-                let mut data = answer["data"].take();
-                let revision = revision(&data["metadata"]).ok_or_else(odd)?;
-                let number = data["metadata"]["version"].as_u64().ok_or_else(odd)?;
-                let json = serde_json::to_vec(&data["data"].take()).map_err(|_| odd())?;
+                let metadata = &answer["data"]["metadata"];
+                let revision = revision(metadata).ok_or_else(odd)?;
+                let number = metadata["version"].as_u64().ok_or_else(odd)?;
+                let record = answer.pointer_mut("/data/data").map(Value::take).ok_or_else(odd)?;
+                let json = serde_json::to_vec(&record).map_err(|_| odd())?;
                 Ok(Some(Version { number, stored: Stored { revision, json: Zeroizing::new(json) } }))
             }
-            StatusCode::NOT_FOUND => Ok(None),
-            status => Err(self.wire.failed(status, &said(&body), "a secret was asked for")),
+            // With errors it is the engine that is not there.
+            StatusCode::NOT_FOUND if said(&body).is_empty() => Ok(None),
+            status => Err(self.wire.failed(status, &said(&body), "a secret was asked for", false)),
         }
     }
 
@@ -79,11 +82,11 @@ impl OpenBao {
         match status {
             StatusCode::OK => {
                 let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
-                let odd = || self.wire.failed(status, "with something else", "a secret was written");
+                let odd = || self.wire.failed(status, "with something else", "a secret was written", true);
                 revision(&answer["data"]).map(Some).ok_or_else(odd)
             }
             StatusCode::BAD_REQUEST if told.contains("check-and-set") => Ok(None),
-            status => Err(self.wire.failed(status, &told, "a secret was written")),
+            status => Err(self.wire.failed(status, &told, "a secret was written", true)),
         }
     }
 
@@ -101,7 +104,7 @@ impl OpenBao {
                     let path = self.path("metadata", &write.key);
                     let (status, body) = self.wire.ask(Method::DELETE, &path, None).await?;
                     if !status.is_success() {
-                        return Err(self.wire.failed(status, &said(&body), "a secret was deleted"));
+                        return Err(self.wire.failed(status, &said(&body), "a secret was deleted", true));
                     }
                     return Ok((0, before));
                 }
@@ -130,8 +133,10 @@ impl OpenBao {
                 let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
                 Ok(answer["data"]["current_version"].as_u64().unwrap_or(0))
             }
-            // Who may not look is told so when he writes.
-            _ => Ok(0),
+            StatusCode::NOT_FOUND => Ok(0),
+            // Who may not look may write what is new all the same.
+            StatusCode::FORBIDDEN => Ok(0),
+            status => Err(self.wire.failed(status, &said(&body), "a secret was asked for", false)),
         }
     }
 }
@@ -162,7 +167,10 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
 #[async_trait]
 impl Handler for OpenBao {
     fn id(&self) -> Uuid {
-        Uuid::nil()
+        let OpenBaoOptions { url, mount, path, namespace, .. } = &self.wire.options;
+        let mut id = [0; 16];
+        id.copy_from_slice(&Sha256::digest(format!("{url} {mount} {path} {namespace:?}"))[..16]);
+        uuid::Builder::from_custom_bytes(id).into_uuid()
     }
 
     fn is_shared(&self) -> bool {
@@ -183,10 +191,11 @@ impl Handler for OpenBao {
         let mut keys: Vec<String> = match status {
             StatusCode::OK => {
                 let mut answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-                serde_json::from_value(answer["data"]["keys"].take()).unwrap_or_default()
+                let keys = answer.pointer_mut("/data/keys").map(Value::take).unwrap_or_default();
+                serde_json::from_value(keys).unwrap_or_default()
             }
             StatusCode::NOT_FOUND => Vec::new(),
-            status => return Err(self.wire.failed(status, &said(&body), "secrets were listed")),
+            status => return Err(self.wire.failed(status, &said(&body), "secrets were listed", false)),
         };
         keys.sort();
         let (mut rows, mut more) = (Vec::new(), false);
@@ -253,7 +262,10 @@ impl OpenBao {
             let content = before.map_or(Content::Nothing, |stored| Content::Record(stored.json));
             let undo =
                 Write { model: write.model, key: write.key.clone(), expected: Some(revision), content };
-            back &= self.write(&undo, false).await.is_ok();
+            back = self.write(&undo, false).await.is_ok();
+            if !back {
+                break;
+            }
         }
         match error {
             StoreError::Failed { told, why, uncertain } => {

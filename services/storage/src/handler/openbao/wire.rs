@@ -123,7 +123,7 @@ impl Wire {
             }
             _ => {
                 let status = if status == StatusCode::BAD_REQUEST { StatusCode::FORBIDDEN } else { status };
-                Err(self.failed(status, &said(&answer), "the role logged in"))
+                Err(self.failed(status, &said(&answer), "the role logged in", false))
             }
         }
     }
@@ -182,7 +182,7 @@ impl Wire {
         answer.await.map_err(|_| failed(format!("no answer within {} s", ANSWER.as_secs()), asked))?
     }
 
-    pub(super) fn failed(&self, status: StatusCode, said: &str, when: &str) -> StoreError {
+    pub(super) fn failed(&self, status: StatusCode, said: &str, when: &str, writes: bool) -> StoreError {
         let told = match status {
             StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => REFUSES,
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => AWAY,
@@ -190,7 +190,9 @@ impl Wire {
         };
         let why = format!("OpenBao at {} answered {status} ({said}) when {when}", self.options.url);
         tracing::warn!("{why}");
-        StoreError::Failed { told, why, uncertain: false }
+        // A server that fails, or says something else than it should, may have done it.
+        let uncertain = writes && (status.is_server_error() || status.is_success());
+        StoreError::Failed { told, why, uncertain }
     }
 }
 
