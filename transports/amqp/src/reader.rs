@@ -305,6 +305,13 @@ impl Reader {
     /// Ends the consumer; what was taken stays with the reader.
     async fn leave(&self, channel: &Channel) {
         let left = async {
+            // The queue goes with its consumer; what is routed to a queue that is going is refused to its publisher, who
+            // would send it again, though other queues have it.
+            if self.queue.auto_delete && matches!(self.intake.kind(), Kind::Events | Kind::Control) {
+                for (exchange, key) in &self.bindings {
+                    channel.call(&method::queue_unbind(&self.queue.name, exchange, key)).await?;
+                }
+            }
             channel.call(&method::cancel(TAG)).await?;
             if *self.intake.kind() == Kind::Replies {
                 channel.call(&method::queue_delete(&self.queue.name)).await?;

@@ -16,6 +16,7 @@ use crate::shared;
 
 mod alarm;
 mod deletion;
+mod leaving;
 mod mandatory;
 mod operators;
 pub(crate) mod privilege;
