@@ -58,8 +58,8 @@ async fn a_role_logs_in_again_when_its_token_is_over_and_does_no_more_than_it_ma
         "write",
         "auth/approle/role/storage",
         "token_policies=storage",
-        "token_ttl=1s",
-        "token_max_ttl=1s",
+        "token_ttl=3s",
+        "token_max_ttl=3s",
     ])?;
     let role = bao.run(&["read", "auth/approle/role/storage/role-id"])?["data"]["role_id"].clone();
     let secret =
@@ -67,7 +67,7 @@ async fn a_role_logs_in_again_when_its_token_is_over_and_does_no_more_than_it_ma
     let secret = bao.file("secret-id", &format!("{}\n", secret.as_str().unwrap()))?;
     let served = served(bao.handler(json!({"role_id": role, "secret_id_path": secret}))).await;
     served.storage.save(&creds("a", "c4n4ry")).await?;
-    sleep(Duration::from_millis(1_500)).await;
+    sleep(Duration::from_millis(3_500)).await;
     assert_eq!(*served.storage.get::<HostCreds>("a").await?.ssh_priv_key, "c4n4ry");
     let refused = served.storage.delete::<HostCreds>("a").await.unwrap_err();
     let refused = refused.remote().unwrap();

@@ -37,8 +37,10 @@ pub const SOCKET: &str = "/var/run/custodia/custodia.sock";
 const CONNECT: Duration = Duration::from_secs(1);
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How often a secret is looked for that another service may be replacing.
-const LOOKS: usize = 3;
+/// How often a secret is looked for, or written, that another service may be replacing.
+const LOOKS: usize = 10;
+/// How often it must have been found nowhere.
+const SURE: usize = 2;
 
 const OCTETS: &str = "application/octet-stream";
 const SECRETS: &str = "/secrets/hosts/";
@@ -125,6 +127,7 @@ impl Custodia {
     /// The secret `key`, wherever it is.
     async fn find(&self, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let (path, pending) = paths(key);
+        let mut nowhere = 0;
         for _ in 0..LOOKS {
             if let Some(json) = self.read(&path).await? {
                 return Ok(Some(json));
@@ -132,12 +135,17 @@ impl Custodia {
             if let Some(json) = self.read(&pending).await? {
                 return Ok(Some(json));
             }
-            // Nowhere; or it was moved from there to here between the looks.
-            if !self.keys(SECRETS).await?.iter().any(|known| known == key) {
+            // Nowhere; or another service moves it from here to there, always when one looks away.
+            let listed = async |container| Ok(self.keys(container).await?.iter().any(|known| known == key));
+            if listed(SECRETS).await? || listed(PENDING).await? {
+                continue;
+            }
+            nowhere += 1;
+            if nowhere == SURE {
                 return Ok(None);
             }
         }
-        Ok(None)
+        Err(self.failed(StatusCode::CONFLICT, "GET"))
     }
 
     /// Puts `json` in the place of what is there.
