@@ -245,7 +245,6 @@ impl Link {
     pub(crate) async fn settled(&self, deadline: Instant) -> Result<u64, Fault> {
         let one = timeout_at(deadline, self.events.one.lock()).await.map_err(|_| Fault::Late)?;
         let mut told = self.events.told.subscribe();
-        told.mark_unchanged();
         self.up(deadline).await?;
         let bait = self.client.subscribe(format!("{}{BAIT}", self.back)).await;
         let bait = bait.map_err(|_| Fault::Closed)?;
