@@ -165,7 +165,9 @@ impl<T: Record> Watch<T> {
                     Ok(event) => self.look_at(event.record_key()),
                     Err(_) => {}
                 }
-                delivery.ack().await
+                // Nobody keeps it: it does not come again, whatever becomes of this.
+                let _ = delivery.ack().await;
+                Ok(())
             }
             Ok(Some(Received::Gap(_))) => {
                 self.seen = None;
