@@ -129,6 +129,16 @@ async fn all_records_go_into_an_archive_to_an_etcd_and_back() -> Outcome {
     let (said, _) = run(0, import(&["--replace"])).await?;
     ensure!(said.contains("1 records written"), "{said}");
     client.delete("/commissaire/hosts/10.9.9.9", None).await.map_err(crate::etcd::failed)?;
+    // What is no record is told, and nothing is brought away as if it were not there.
+    client.put("/commissaire/hosts/10.8.8.8", "junk", None).await.map_err(crate::etcd::failed)?;
+    let (said, _) = storage(place, 1, &[&["verify"], &to[..]].concat()).await?;
+    ensure!(said.contains("Host \"10.8.8.8\" in \"etcd\"") && said.contains("1 of them wrong"), "{said}");
+    let partial = path("partial.archive");
+    let order = place.cli(&[&["storage", "export", partial.as_str()], &to[..]].concat())?;
+    let ended = order.run().await?;
+    ensure!(ended.code != Some(0) && ended.err.contains("10.8.8.8"), "{ended:?}");
+    ensure!(!PathBuf::from(&partial).exists(), "there is an archive that is not whole");
+    client.delete("/commissaire/hosts/10.8.8.8", None).await.map_err(crate::etcd::failed)?;
 
     // And back into an embedded store of another machine.
     let back = path("back");

@@ -11,6 +11,7 @@ use std::{
 
 use base64ct::{Base64, Encoding};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
@@ -78,6 +79,12 @@ impl SecretKey {
     /// The half that others know.
     pub fn public(&self) -> PublicKey {
         PublicKey(self.0.verifying_key())
+    }
+
+    /// A secret of this key's own for `purpose`: always the same, and telling nothing of the key or of other purposes.
+    pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        let hash = Sha256::new().chain_update("commissaire derived 1 ").chain_update(purpose);
+        Zeroizing::new(hash.chain_update(self.0.as_bytes()).finalize().into())
     }
 
     pub(super) fn sign(&self, bytes: &[u8]) -> [u8; 64] {

@@ -2,15 +2,15 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{BufReader, BufWriter, IsTerminal, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    io::{BufReader, BufWriter, IsTerminal},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use clap::{Args, Subcommand};
 use commissaire::{
-    Error,
+    Error, SecretKey,
     app::Exit,
     config::{ConfigFile, EtcdKey, Layers},
 };
@@ -21,7 +21,6 @@ use commissaire_storage::{
     config::Kind,
     routes::Routes,
 };
-use zeroize::Zeroizing;
 
 use crate::{Failed, output};
 
@@ -92,7 +91,7 @@ enum Command {
         #[arg(long, value_name = "FILE", requires = "file")]
         key: Option<PathBuf>,
     },
-    /// Put all records into the places of another configuration, and look whether all of them are there
+    /// Put all records into the places of another configuration. What is there just so is left
     Migrate {
         #[command(flatten)]
         which: Which,
@@ -146,8 +145,10 @@ impl Storage {
                 report(&copy(&from, &to, with_secrets, replace, &mut |count| told.tell(count)).await?)
             }
             Command::Key { file } => {
-                let key = if file.exists() { load(&file)? } else { make(&file)? };
-                output::print(&key.public().to_string())
+                if !file.exists() {
+                    SecretKey::generate()?.save(&file)?;
+                }
+                output::print(&load(&file)?.public().to_string())
             }
         }
     }
@@ -251,29 +252,9 @@ async fn verify(
     if wrong == 0 { Ok(()) } else { Err(Failed::Said(Exit::Failed)) }
 }
 
-/// The key in `file`.
+/// What opens the secrets of archives, by the key in `file`.
 fn load(file: &Path) -> Result<SealKey, Failed> {
-    let shown = file.display();
-    let wrong = |why: String| Error::config(format!("key {shown}: {why}"));
-    let about = fs::metadata(file).map_err(|e| wrong(e.to_string()))?;
-    if about.mode() & 0o077 != 0 {
-        return Err(wrong("others may read it: chmod 0600, and think of a new key".to_owned()).into());
-    }
-    let secret = Zeroizing::new(fs::read(file).map_err(|e| wrong(e.to_string()))?);
-    if secret.len() != 32 {
-        return Err(wrong("is no file of 32 bytes, as `commissaire storage key` makes it".to_owned()).into());
-    }
-    Ok(SealKey::of(&secret))
-}
-
-fn make(file: &Path) -> Result<SealKey, Failed> {
-    let wrong = |e: std::io::Error| Error::config(format!("key {} cannot be made: {e}", file.display()));
-    let mut secret = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *secret)
-        .map_err(|e| Error::config(format!("the system gives no random numbers: {e}")))?;
-    let mut opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(wrong)?;
-    opened.write_all(&*secret).and_then(|()| opened.sync_all()).map_err(wrong)?;
-    Ok(SealKey::of(&*secret))
+    Ok(SealKey::of(&*SecretKey::load(file)?.derive("archive")))
 }
 
 /// What is told of long work on a terminal, each second.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use places::{Kind, PlaceConfig, Places};
 pub use secrets::{SecretHandler, Secrets};
 
-use crate::handler::custodia::SOCKET;
+use crate::handler::{custodia::SOCKET, make_dir};
 
 /// What the storage service is configured with, beside what every service is.
 #[derive(Debug, Clone)]
@@ -81,8 +81,8 @@ impl StorageConfig {
     /// Notes that a Custodia was found, so that it is the one from now on, there or not.
     pub(crate) fn note_custodia(&self) -> Result<()> {
         let note = self.custodia_note();
-        std::fs::create_dir_all(&self.data_dir)
-            .and_then(|()| std::fs::write(&note, "secrets are in the Custodia at its usual socket\n"))
+        make_dir(&self.data_dir)?;
+        std::fs::write(&note, "secrets are in the Custodia at its usual socket\n")
             .map_err(|e| Error::config(format!("{} cannot be written: {e}", note.display())))
     }
 

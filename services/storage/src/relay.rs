@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::handler::StoreError;
+use crate::handler::{StoreError, hashed_id};
 
 /// How many messages are on their way at one time.
 const WINDOW: usize = 64;
@@ -85,14 +85,8 @@ pub fn message_id(place: Uuid, change: &Change) -> MessageId {
 
 /// The id of the message that tells of `what` in the revision `revision` of the place `place`.
 pub(crate) fn id(place: Uuid, revision: u64, what: &str) -> MessageId {
-    let mut hash = Sha256::new();
-    hash.update(place.as_bytes());
-    hash.update(revision.to_be_bytes());
-    hash.update(what);
-    let mut id = [0; 16];
-    id.copy_from_slice(&hash.finalize()[..16]);
-    // Version 8 is for ids made in one's own way.
-    MessageId(uuid::Builder::from_custom_bytes(id).into_uuid())
+    let hash = Sha256::new().chain_update(place.as_bytes()).chain_update(revision.to_be_bytes());
+    MessageId(hashed_id(hash.chain_update(what)))
 }
 
 struct Relay {

@@ -18,6 +18,7 @@ use crate::{
         custodia::Custodia,
         embedded::{Store, StoreOptions},
         etcd::Etcd,
+        hashed_id,
         openbao::OpenBao,
     },
 };
@@ -50,23 +51,17 @@ impl Routes {
             let failed = |error: Error| {
                 Error::new(error.kind().clone(), format!("storage handler {:?}: {error}", place.name))
             };
-            let (kind, handler): (_, Arc<dyn Handler>) = match &place.kind {
+            let (kind, sealed, about, handler): (_, _, _, Arc<dyn Handler>) = match &place.kind {
                 Kind::Embedded(dir) => {
-                    let store = open_store(dir.as_deref().unwrap_or(&config.data_dir), config).await?;
-                    ("EmbeddedStoreHandler", Arc::new(store))
+                    let dir = dir.as_deref().unwrap_or(&config.data_dir);
+                    let store = open_store(dir, config).await?;
+                    ("EmbeddedStoreHandler", "EmbeddedSecretHandler", embedded(dir), Arc::new(store))
                 }
                 Kind::Etcd(machines) => {
                     let etcd = Etcd::open(machines.clone(), &config.data_dir).await.map_err(failed)?;
-                    ("EtcdStoreHandler", Arc::new(Arc::new(etcd)))
+                    let about = place.shown.clone();
+                    ("EtcdStoreHandler", "EtcdSecretHandler", about, Arc::new(Arc::new(etcd)))
                 }
-            };
-            let about = match &place.kind {
-                Kind::Embedded(dir) => embedded(dir.as_deref().unwrap_or(&config.data_dir)),
-                Kind::Etcd(_) => place.shown.clone(),
-            };
-            let sealed = match &place.kind {
-                Kind::Embedded(_) => "EmbeddedSecretHandler",
-                Kind::Etcd(_) => "EtcdSecretHandler",
             };
             own = own.or_else(|| Some((sealed, handler.clone())));
             places.push(Place::new(place.name.clone(), kind, about, handler, place.models.clone()));
@@ -138,9 +133,7 @@ impl Routes {
             hash.update(place.handler.id().as_bytes());
             place.about.model_types.iter().for_each(|model| hash.update(format!("{model}/")));
         }
-        let mut id = [0; 16];
-        id.copy_from_slice(&hash.finalize()[..16]);
-        uuid::Builder::from_custom_bytes(id).into_uuid()
+        hashed_id(hash)
     }
 
     /// Whether other services may use the same places at the same time.

@@ -1,6 +1,7 @@
 //! Tests of the storage service: the store by itself, and the service on a bus.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod archive;
 mod common;
 mod crash;
 mod custodia;

@@ -6,8 +6,8 @@ use commissaire::Result;
 use commissaire_api::MODELS;
 use serde_json::Value;
 
-use super::{Progress, Records, copy::is_same, number, walk::Walk};
-use crate::routes::Routes;
+use super::{Progress, Records, number, walk::Walk};
+use crate::{handler::is_same, routes::Routes};
 
 /// Something that is wrong with a stored record. Never holds what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,15 @@ pub async fn check(routes: &Routes, progress: &mut Progress<'_>) -> Result<(u64,
     let (mut count, mut faults) = (0, Vec::new());
     for mut walk in Walk::all(routes, true) {
         while let Some(items) = walk.next().await? {
+            for (model, key, why) in walk.unreadable() {
+                count += 1;
+                faults.push(Fault {
+                    place: walk.place().to_owned(),
+                    model: model.name,
+                    key,
+                    what: why.to_string(),
+                });
+            }
             for item in items {
                 let Some(json) = item.json else { continue };
                 count += 1;
@@ -70,6 +79,10 @@ pub async fn compare(
     let mut seen = Records::new();
     for mut walk in Walk::all(routes, secrets) {
         while let Some(items) = walk.next().await? {
+            // That is told by `check`.
+            for (model, key, _) in walk.unreadable() {
+                records.remove(&(number(model), key));
+            }
             for item in items {
                 count += 1;
                 let place = (number(item.model), item.key);

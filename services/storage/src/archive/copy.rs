@@ -1,17 +1,18 @@
 //! Putting records into places, from an archive or from other places. What is there just so already is left as it is,
 //! so that what was interrupted goes on where it was when it is begun again.
 
+use std::collections::BTreeSet;
+
 use commissaire::{Error, Result};
 use commissaire_api::{MODELS, model::Model};
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::{
     Progress, Records, failed,
     walk::{Item, Walk},
 };
 use crate::{
-    handler::{Author, Content, StoreError, Transaction, Write},
+    handler::{Author, Content, Transaction, Write, is_same},
     routes::{Place, Routes},
 };
 
@@ -29,7 +30,7 @@ pub struct Copied {
     /// How many were deleted, because they are gone where they came from.
     pub deleted: u64,
     /// Those that are there otherwise, and were left: model and key.
-    pub left: Vec<(String, String)>,
+    pub left: BTreeSet<(String, String)>,
 }
 
 /// Puts `records` into `routes`. What is there otherwise is left, unless it is to be replaced.
@@ -39,7 +40,7 @@ pub async fn import(
     replace: bool,
     progress: &mut Progress<'_>,
 ) -> Result<Copied> {
-    let mut copied = Copied::default();
+    let mut filling = Filling::new(routes, replace);
     let mut items = Vec::new();
     let mut bytes = 0;
     for ((number, key), json) in records {
@@ -47,14 +48,14 @@ pub async fn import(
         bytes += json.len();
         items.push(Item { model, key, json: Some(json) });
         if items.len() >= TOGETHER || bytes >= BYTES {
-            put(std::mem::take(&mut items), routes, replace, &mut copied).await?;
+            filling.put(std::mem::take(&mut items)).await?;
             bytes = 0;
-            progress(copied.written + copied.same);
+            progress(filling.copied.written + filling.copied.same);
         }
     }
-    put(items, routes, replace, &mut copied).await?;
-    progress(copied.written + copied.same);
-    Ok(copied)
+    filling.put(items).await?;
+    progress(filling.copied.written + filling.copied.same);
+    Ok(filling.copied)
 }
 
 /// Puts all that is in `from` into `to`, with secrets or without, and what changes there meanwhile.
@@ -68,104 +69,100 @@ pub async fn copy(
     if from.id() == to.id() {
         return Err(Error::config("these are the same places: nothing is to be copied"));
     }
-    let mut copied = Copied::default();
+    let mut filling = Filling::new(to, replace);
     for mut walk in Walk::all(from, secrets) {
-        // What has changed since it was copied replaces what was copied.
-        let mut again = std::collections::BTreeSet::new();
         while let Some(items) = walk.next().await? {
             let mut rest = items.into_iter().peekable();
             while rest.peek().is_some() {
-                let some: Vec<Item> = rest.by_ref().take(TOGETHER).collect();
-                let ours = |item: &Item| again.contains(&(item.model.name, item.key.clone()));
-                let replace = replace || some.iter().any(ours);
-                again.extend(some.iter().map(|item| (item.model.name, item.key.clone())));
-                put(some, to, replace, &mut copied).await?;
+                filling.put(rest.by_ref().take(TOGETHER).collect()).await?;
             }
-            progress(copied.written + copied.same);
+            progress(filling.copied.written + filling.copied.same);
         }
     }
-    Ok(copied)
+    Ok(filling.copied)
 }
 
-/// Writes `items`, those of one place and model together.
-async fn put(items: Vec<Item>, routes: &Routes, replace: bool, copied: &mut Copied) -> Result<()> {
-    let mut rest = items;
-    while let Some(first) = rest.first() {
-        let (model, name) = (first.model, place(routes, first)?.name.clone());
-        let mut together = Vec::new();
-        let mut others = Vec::new();
-        let (mut bytes, mut full) = (0, false);
-        for item in rest {
-            let size = item.json.as_ref().map_or(0, |json| json.len());
-            full |= !together.is_empty() && bytes + size > BYTES;
-            if !full && item.model == model && place(routes, &item)?.name == name {
-                bytes += size;
-                together.push(item);
-            } else {
-                others.push(item);
-            }
-        }
-        let place = routes.all().iter().find(|place| place.name == name);
-        if let Some(place) = place {
-            put_together(together, model, place, replace, copied).await?;
-        }
-        rest = others;
-    }
-    Ok(())
-}
-
-async fn put_together(
-    items: Vec<Item>,
-    model: &'static Model,
-    place: &Place,
+/// The places that are filled.
+struct Filling<'a> {
+    routes: &'a Routes,
     replace: bool,
-    copied: &mut Copied,
-) -> Result<()> {
-    let keys: Vec<String> = items.iter().map(|item| item.key.clone()).collect();
-    let found = match place.handler.get(model, &keys).await {
-        // It is overwritten where that is wanted, and else left.
-        Err(StoreError::Damaged { .. }) => keys.iter().map(|_| None).collect(),
-        found => found.map_err(|e| failed(&place.name, &e))?,
-    };
-    let mut writes = Vec::new();
-    let (mut written, mut deleted) = (0, 0);
-    for (Item { key, json, .. }, found) in items.into_iter().zip(found) {
-        let (content, expected) = match (json, found) {
-            (None, None) => continue,
-            (None, Some(there)) => {
-                deleted += 1;
-                (Content::Nothing, there.revision)
-            }
-            (Some(json), Some(there)) if is_same(&json, &there.json) => {
-                copied.same += 1;
-                continue;
-            }
-            (Some(_), Some(_)) if !replace => {
-                copied.left.push((model.name.to_owned(), key));
-                continue;
-            }
-            (Some(json), there) => {
-                written += 1;
-                (Content::Record(json), there.map_or(0, |there| there.revision))
-            }
-        };
-        writes.push(Write { model, key, expected: Some(expected), content });
+    /// What is there as it was when it was copied: that is replaced when it has changed since.
+    ours: BTreeSet<(&'static str, String)>,
+    copied: Copied,
+}
+
+impl<'a> Filling<'a> {
+    fn new(routes: &'a Routes, replace: bool) -> Self {
+        Self { routes, replace, ours: BTreeSet::new(), copied: Copied::default() }
     }
-    if writes.is_empty() {
-        return Ok(());
-    }
-    let author = Author { operation: Some("import".to_owned()), ..Author::default() };
-    let transaction = Transaction { author, ..Transaction::of(writes) };
-    match place.handler.commit(transaction).await {
-        Ok(_) => {
-            copied.written += written;
-            copied.deleted += deleted;
-            Ok(())
+
+    /// Writes `items`, those of one place and model together.
+    async fn put(&mut self, items: Vec<Item>) -> Result<()> {
+        let mut rest = items;
+        while let Some(first) = rest.first() {
+            let (model, place) = (first.model, place(self.routes, first)?);
+            let mut together = Vec::new();
+            let mut others = Vec::new();
+            let (mut bytes, mut full) = (0, false);
+            for item in rest {
+                let size = item.json.as_ref().map_or(0, |json| json.len());
+                full |= !together.is_empty() && bytes + size > BYTES;
+                if !full && item.model == model && self::place(self.routes, &item)?.name == place.name {
+                    bytes += size;
+                    together.push(item);
+                } else {
+                    others.push(item);
+                }
+            }
+            self.put_together(together, model, place).await?;
+            rest = others;
         }
-        Err(error) => {
+        Ok(())
+    }
+
+    async fn put_together(&mut self, items: Vec<Item>, model: &'static Model, place: &Place) -> Result<()> {
+        let keys: Vec<String> = items.iter().map(|item| item.key.clone()).collect();
+        let found = place.handler.get(model, &keys).await.map_err(|e| failed(&place.name, &e))?;
+        let mut writes = Vec::new();
+        let (mut written, mut deleted) = (0, 0);
+        for (Item { key, json, .. }, found) in items.into_iter().zip(found) {
+            let known = (model.name, key.clone());
+            let may = self.replace || self.ours.contains(&known);
+            let (content, expected) = match (json, found) {
+                (None, None) => continue,
+                (Some(json), Some(there)) if is_same(&json, &there.json) => {
+                    self.copied.same += 1;
+                    self.ours.insert(known);
+                    continue;
+                }
+                (_, Some(_)) if !may => {
+                    self.copied.left.insert((model.name.to_owned(), key));
+                    continue;
+                }
+                (None, Some(there)) => {
+                    deleted += 1;
+                    (Content::Nothing, there.revision)
+                }
+                (Some(json), there) => {
+                    written += 1;
+                    (Content::Record(json), there.map_or(0, |there| there.revision))
+                }
+            };
+            self.ours.insert(known);
+            writes.push(Write { model, key, expected: Some(expected), content });
+        }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let author = Author { operation: Some("import".to_owned()), ..Author::default() };
+        let transaction = Transaction { author, ..Transaction::of(writes) };
+        place.handler.commit(transaction).await.map_err(|error| {
             let why = failed(&place.name, &error);
-            Err(Error::unavailable(format!("{why}; begin again, what is there already is left as it is")))
-        }
+            Error::unavailable(format!("{why}; begin again, what is there already is left as it is"))
+        })?;
+        self.copied.written += written;
+        self.copied.deleted += deleted;
+        Ok(())
     }
 }
 
@@ -185,10 +182,4 @@ fn place<'a>(routes: &'a Routes, item: &Item) -> Result<&'a Place> {
             .of(item.model)
             .ok_or_else(|| Error::config(format!("no storage handler keeps {model}: see storage_handlers"))),
     }
-}
-
-/// Whether both are the same record.
-pub(super) fn is_same(one: &Zeroizing<Vec<u8>>, other: &Zeroizing<Vec<u8>>) -> bool {
-    let read = |json: &[u8]| serde_json::from_slice::<Value>(json).ok();
-    one == other || read(one).is_some_and(|one| Some(one) == read(other))
 }

@@ -37,6 +37,8 @@ pub(super) struct Walk {
     since: Option<u64>,
     begun: bool,
     rounds: usize,
+    /// What cannot be read: model, key, and why.
+    unreadable: Vec<(&'static Model, String, StoreError)>,
 }
 
 impl Walk {
@@ -56,6 +58,7 @@ impl Walk {
             since: None,
             begun: false,
             rounds: 0,
+            unreadable: Vec::new(),
         }
     }
 
@@ -64,8 +67,27 @@ impl Walk {
         &self.place
     }
 
-    /// Some more; `None`: that was all, and nothing has changed since.
+    /// What cannot be read, so far.
+    pub(super) fn unreadable(&mut self) -> Vec<(&'static Model, String, StoreError)> {
+        std::mem::take(&mut self.unreadable)
+    }
+
+    /// Some more; `None`: that was all, and nothing has changed since. An error at the end where something could not be
+    /// read and nobody has asked for it.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Item>>> {
+        let more = self.more().await?;
+        match (&more, self.unreadable.first()) {
+            (None, Some((model, key, why))) => Err(Error::malformed(format!(
+                "storage handler {:?}: {} {key:?}: {why} (`commissaire storage verify` tells of all {}): mend or delete it",
+                self.place,
+                model.name,
+                self.unreadable.len()
+            ))),
+            _ => Ok(more),
+        }
+    }
+
+    async fn more(&mut self) -> Result<Option<Vec<Item>>> {
         match self.models.get(self.at) {
             Some(model) => self.page(model).await.map(Some),
             None => self.changed().await,
@@ -79,6 +101,8 @@ impl Walk {
             self.begun = true;
             self.since = (found.latest > 0).then_some(found.latest);
         }
+        let unreadable = found.unreadable.into_iter().map(|(key, why)| (model, key, why));
+        self.unreadable.extend(unreadable);
         match found.rows.last() {
             Some((key, _)) if found.more => self.after = Some(key.clone()),
             _ => self.at += 1,

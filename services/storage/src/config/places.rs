@@ -81,11 +81,12 @@ impl Places {
     }
 
     fn new(given: Vec<Given>) -> Result<Self> {
-        let embedded = Given { r#type: "embedded".to_owned(), ..Given::default() };
-        let wanted = if given.is_empty() { std::slice::from_ref(&embedded) } else { given.as_slice() };
+        if given.is_empty() {
+            return Ok(Self::default());
+        }
         let mut places: Vec<PlaceConfig> = Vec::new();
-        for (at, one) in wanted.iter().enumerate() {
-            let name = one.name.clone().unwrap_or_else(|| free_name(one.word(), &places, wanted));
+        for (at, one) in given.iter().enumerate() {
+            let name = one.name.clone().unwrap_or_else(|| free_name(one.word(), &places, &given));
             let place = one.place(name).and_then(|place| {
                 if places.iter().any(|other| other.name == place.name) {
                     return Err(Error::config(format!("another has the name {:?} already", place.name)));

@@ -21,14 +21,15 @@ use hyper::{
     body::Bytes,
     header::{ACCEPT, CONTENT_TYPE, HOST},
 };
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 use tokio::{net::UnixStream, sync::RwLock, time::timeout};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
-    Content, Handler, Query, Rows, StoreError, Stored, Transaction, Write, found::Room, http::exchange,
+    Content, Handler, Query, Rows, StoreError, Stored, Transaction, Write,
+    found::page,
+    http::{encoded, exchange},
 };
 
 /// Where Custodia is when nobody says so.
@@ -45,8 +46,6 @@ const SURE: usize = 2;
 const OCTETS: &str = "application/octet-stream";
 const SECRETS: &str = "/secrets/hosts/";
 const PENDING: &str = "/secrets/hosts-pending/";
-/// All but what stands for itself in a path.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 const AWAY: &str = "Custodia does not answer";
 const REFUSES: &str = "Custodia refuses the storage service";
@@ -230,10 +229,6 @@ fn paths(key: &str) -> (String, String) {
     (format!("{SECRETS}{}", encoded(key)), format!("{PENDING}{}", encoded(key)))
 }
 
-fn encoded(key: &str) -> String {
-    utf8_percent_encode(key, PATH).to_string()
-}
-
 /// The revision of a secret with this text: from 1, and the same for the same text.
 fn revision(json: &[u8]) -> u64 {
     let mut first = [0; 8];
@@ -268,22 +263,7 @@ impl Handler for Custodia {
         keys.extend(self.keys(PENDING).await?);
         keys.sort();
         keys.dedup();
-        let (mut rows, mut more) = (Vec::new(), false);
-        let mut room = Room::new(query.most, query.bytes);
-        let wanted = |key: &&String| {
-            key.starts_with(&query.prefix) && query.after.as_ref().is_none_or(|after| *key > after)
-        };
-        for key in keys.iter().filter(wanted) {
-            let Some(stored) = self.get(model, std::slice::from_ref(key)).await?.pop().flatten() else {
-                continue;
-            };
-            if !room.take(stored.json.len()) {
-                more = true;
-                break;
-            }
-            rows.push((key.clone(), stored));
-        }
-        Ok(Rows { rows, more, latest: 0 })
+        page(self, model, keys, &query).await
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Vec<u64>, StoreError> {

@@ -81,6 +81,12 @@ impl StoreError {
         Self::Failed { told: DISK, why: what, uncertain }
     }
 
+    /// Nothing can be sealed.
+    pub(super) fn no_random_numbers() -> Self {
+        let told = "the system gives no random numbers to seal a secret with";
+        Self::Failed { told, why: told.to_owned(), uncertain: false }
+    }
+
     /// A keeper of secrets does not know this.
     pub(super) fn unknown(what: &str) -> Self {
         Self::Unfit(format!("the keeper of these records does not know {what}"))

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use commissaire_api::storage::Change;
+use commissaire_api::{model::Model, storage::Change};
 use zeroize::Zeroizing;
+
+use super::{Handler, StoreError};
 
 /// What goes around a record in an answer, in bytes at most.
 const AROUND: usize = 48;
@@ -38,6 +40,8 @@ pub struct Rows {
     pub more: bool,
     /// The latest revision when they were read.
     pub latest: u64,
+    /// Keys of what is left out, because another program has stored something there that is no record, and why.
+    pub unreadable: Vec<(String, StoreError)>,
 }
 
 /// A part of the log.
@@ -82,6 +86,30 @@ impl Room {
     pub(super) fn more(&mut self, count: usize) {
         self.count += count;
     }
+}
+
+/// Those of `keys`, sorted, that are wanted, each got by itself.
+pub(super) async fn page(
+    handler: &impl Handler,
+    model: &'static Model,
+    keys: Vec<String>,
+    query: &Query,
+) -> Result<Rows, StoreError> {
+    let (mut rows, mut more) = (Vec::new(), false);
+    let mut room = Room::new(query.most, query.bytes);
+    let wanted =
+        |key: &String| key.starts_with(&query.prefix) && query.after.as_ref().is_none_or(|after| key > after);
+    for key in keys.into_iter().filter(wanted) {
+        let found = handler.get(model, std::slice::from_ref(&key)).await?.pop().flatten();
+        // It has gone in between.
+        let Some(stored) = found else { continue };
+        if !room.take(stored.json.len()) {
+            more = true;
+            break;
+        }
+        rows.push((key, stored));
+    }
+    Ok(Rows { rows, more, latest: 0, unreadable: Vec::new() })
 }
 
 impl fmt::Debug for Stored {

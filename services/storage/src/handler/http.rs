@@ -3,11 +3,20 @@
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use zeroize::Zeroizing;
 
 /// The largest answer that is read, in bytes.
 const LARGEST: usize = 16 << 20;
+
+/// All but what stands for itself in a path.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// `key` as a part of a path.
+pub(super) fn encoded(key: &str) -> String {
+    utf8_percent_encode(key, PATH).to_string()
+}
 
 /// Why there is no answer. Holds nothing of what was sent.
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -17,7 +17,7 @@ const LENGTH: usize = 32;
 /// How the names of keys begin that are not whole yet.
 const DRAFT: &str = "master.key.new";
 /// Makes the directory, for its owner only.
-pub(super) fn make_dir(dir: &Path) -> Result<()> {
+pub(crate) fn make_dir(dir: &Path) -> Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

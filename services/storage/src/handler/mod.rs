@@ -24,13 +24,23 @@ use commissaire_api::{
     model::Model,
     storage::{Fence, Lease},
 };
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use error::StoreError;
 pub use found::{ChangeSet, Query, Rows, Stored};
-pub(crate) use master_key::service_key;
+pub(crate) use master_key::{make_dir, service_key};
+pub(crate) use transaction::is_same;
 pub use transaction::{Author, Content, Transaction, Write};
+
+/// An id made of what was hashed: always the same for the same.
+pub(crate) fn hashed_id(hash: Sha256) -> Uuid {
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash.finalize()[..16]);
+    // Version 8 is for ids made in one's own way.
+    uuid::Builder::from_custom_bytes(id).into_uuid()
+}
 
 /// A place where records are kept. Whoever calls has checked records and keys against their models.
 ///

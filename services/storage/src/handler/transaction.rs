@@ -76,6 +76,12 @@ pub(super) fn shown(model: &Model, json: &[u8]) -> Result<Option<Data>, serde_js
     Ok(Some(Data(raw)))
 }
 
+/// Whether both are the same record, however they are written.
+pub(crate) fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let read = |json: &[u8]| serde_json::from_slice::<Value>(json).ok();
+    one == other || read(one).is_some_and(|one| Some(one) == read(other))
+}
+
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -38,11 +38,11 @@ pub(super) async fn list(storage: Arc<Storage>, params: ListParams, _: Context) 
         most: if view.is_all() { most } else { MAX_PAGE as usize },
         bytes: MAX_ANSWER - BESIDE,
     };
-    let mut answer = Rows { rows: Vec::new(), more: true, latest: 0 };
+    let mut answer = Rows { rows: Vec::new(), more: true, latest: 0, unreadable: Vec::new() };
     let (mut size, mut next) = (0, None);
     'all: while answer.more {
         let found = everywhere(&storage, model, &query).await?;
-        let Rows { rows, more, latest } = with_built_in(model, found, &query);
+        let Rows { rows, more, latest, .. } = with_built_in(model, found, &query);
         if answer.latest == 0 {
             answer.latest = latest;
         }

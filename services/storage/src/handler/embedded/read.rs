@@ -67,7 +67,7 @@ impl Store {
             let json = self.opened(model, &key, stored)?;
             Ok((key, Stored { revision, json }))
         });
-        Ok(Rows { rows: rows.collect::<Result<_, StoreError>>()?, more, latest })
+        Ok(Rows { rows: rows.collect::<Result<_, StoreError>>()?, more, latest, unreadable: Vec::new() })
     }
 
     /// See [`Handler::changes`](crate::handler::Handler::changes).

@@ -130,10 +130,11 @@ impl<'t> Pass<'t> {
     /// `json` in the form of the model's table.
     fn stored(&self, model: &Model, key: &str, json: &[u8]) -> Result<Vec<u8>, Failure> {
         match model.kept {
-            Kept::Sealed => self.shared.sealer.seal(model.name, key, json).ok_or_else(|| {
-                let told = "the system gives no random numbers to seal a secret with";
-                Failure::Refused(StoreError::Failed { told, why: told.into(), uncertain: false })
-            }),
+            Kept::Sealed => self
+                .shared
+                .sealer
+                .seal(model.name, key, json)
+                .ok_or_else(|| Failure::Refused(StoreError::no_random_numbers())),
             Kept::Plain | Kept::Nowhere => Ok(json.to_vec()),
         }
     }

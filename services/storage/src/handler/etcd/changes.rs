@@ -103,9 +103,7 @@ impl Etcd {
         let first = signed(revision.max(1));
         let stream = self.link.read(|client| async move {
             let from = WatchOptions::new().with_prefix().with_start_revision(first).with_prev_key();
-            let watch = client.watch_client().max_decoding_message_size(LARGEST);
-            let mut watch = watch;
-            watch.watch(ROOT, Some(from)).await
+            client.watch_client().max_decoding_message_size(LARGEST).watch(ROOT, Some(from)).await
         });
         Ok(Watch { stream: stream.await?, after: revision })
     }

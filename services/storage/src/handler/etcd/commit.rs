@@ -110,9 +110,7 @@ impl Etcd {
         if model.kept != Kept::Sealed {
             return Ok(json.to_vec());
         }
-        let told = "the system gives no random numbers to seal a secret with";
-        let failed = || StoreError::Failed { told, why: told.to_owned(), uncertain: false };
-        self.sealer.seal(model.name, key, json).ok_or_else(failed)
+        self.sealer.seal(model.name, key, json).ok_or_else(StoreError::no_random_numbers)
     }
 }
 

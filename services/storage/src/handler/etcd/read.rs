@@ -55,6 +55,7 @@ impl Etcd {
         }
         .into_bytes();
         let mut rows: Vec<(String, Stored)> = Vec::new();
+        let mut unreadable = Vec::new();
         let (mut at, mut count, mut more, mut largest) = (0, FIRST, true, 1);
         let mut room = Room::new(query.most, query.bytes);
         'all: while more {
@@ -85,7 +86,10 @@ impl Etcd {
                     Ok(json) => {
                         rows.push((key.to_owned(), Stored { revision: unsigned(pair.mod_revision()), json }));
                     }
-                    Err(error) => tracing::warn!(model = model.name, %error, "left out of a list"),
+                    Err(error) => {
+                        tracing::warn!(model = model.name, %error, "left out of a list");
+                        unreadable.push((key.to_owned(), error));
+                    }
                 }
             }
             count = (CHUNK / largest).clamp(1, MOST);
@@ -97,7 +101,7 @@ impl Etcd {
             more = fit < rows.len();
             rows.truncate(fit);
         }
-        Ok(Rows { rows, more, latest: at })
+        Ok(Rows { rows, more, latest: at, unreadable })
     }
 }
 

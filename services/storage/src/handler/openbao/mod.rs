@@ -12,20 +12,21 @@ use async_trait::async_trait;
 use commissaire::{Error, Result};
 use commissaire_api::model::Model;
 use hyper::{Method, StatusCode};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Content, Handler, Query, Rows, StoreError, Stored, Transaction, Write, found::Room};
+use super::{
+    Content, Handler, Query, Rows, StoreError, Stored, Transaction, Write, found::page, hashed_id,
+    http::encoded, transaction::is_same,
+};
 use wire::{FAILS, Wire, said};
 pub use wire::{Login, OpenBaoOptions};
 
 /// How often a record is written anew that another has changed meanwhile.
 const TRIES: usize = 16;
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// An OpenBao.
 pub struct OpenBao {
@@ -48,7 +49,7 @@ impl OpenBao {
 
     fn path(&self, kind: &str, key: &str) -> String {
         let OpenBaoOptions { mount, path, .. } = &self.wire.options;
-        let key = utf8_percent_encode(key, PATH);
+        let key = encoded(key);
         format!("/v1/{mount}/{kind}/{path}/hosts/{key}")
     }
 
@@ -159,18 +160,11 @@ fn revision(metadata: &Value) -> Option<u64> {
     u64::try_from(made.as_microsecond()).ok()
 }
 
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    let read = |json| serde_json::from_slice::<Map<String, Value>>(json).ok();
-    read(one).is_some_and(|one| Some(one) == read(other))
-}
-
 #[async_trait]
 impl Handler for OpenBao {
     fn id(&self) -> Uuid {
         let OpenBaoOptions { url, mount, path, namespace, .. } = &self.wire.options;
-        let mut id = [0; 16];
-        id.copy_from_slice(&Sha256::digest(format!("{url} {mount} {path} {namespace:?}"))[..16]);
-        uuid::Builder::from_custom_bytes(id).into_uuid()
+        hashed_id(Sha256::new().chain_update(format!("{url} {mount} {path} {namespace:?}")))
     }
 
     fn is_shared(&self) -> bool {
@@ -198,23 +192,8 @@ impl Handler for OpenBao {
             status => return Err(self.wire.failed(status, &said(&body), "secrets were listed", false)),
         };
         keys.sort();
-        let (mut rows, mut more) = (Vec::new(), false);
-        let mut room = Room::new(query.most, query.bytes);
-        for key in keys {
-            let wanted =
-                key.starts_with(&query.prefix) && query.after.as_ref().is_none_or(|after| key > *after);
-            if !wanted || key.ends_with('/') {
-                continue;
-            }
-            let found = self.get(model, std::slice::from_ref(&key)).await?.pop().flatten();
-            let Some(stored) = found else { continue };
-            if !room.take(stored.json.len()) {
-                more = true;
-                break;
-            }
-            rows.push((key, stored));
-        }
-        Ok(Rows { rows, more, latest: 0 })
+        keys.retain(|key| !key.ends_with('/'));
+        page(self, model, keys, &query).await
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Vec<u64>, StoreError> {
