@@ -207,3 +207,33 @@ async fn an_archive_that_is_not_whole_or_not_sound_changes_nothing() -> Outcome 
     ensure!(err.contains("open in another process"), "{err}");
     service.terminate().await?.expect(0).map(drop)
 }
+
+#[tokio::test]
+async fn the_master_key_is_replaced_whenever_that_is_killed() -> Outcome {
+    let site = Site::on(Kind::Redis).await?;
+    let data = fleet(&site).await?;
+    let (place, dir) = (&site.place, data.display().to_string());
+    let data = data.join("storage");
+    let first = fs::read(data.join("master.key"))?;
+    let started = std::time::Instant::now();
+    storage(place, 0, &["rotate-key", "--data-dir", &dir]).await?;
+    let whole = started.elapsed();
+    for round in 1..=20 {
+        let order = place.cli(&["storage", "rotate-key", "--data-dir", &dir])?.start()?;
+        tokio::time::sleep(whole * round / 20).await;
+        order.kill().await?;
+        let (said, _) = storage(place, 0, &["verify", "--data-dir", &dir]).await?;
+        ensure!(said.contains(&format!("{} records, 0 of them wrong", HOSTS + SECRETS + 1)), "{said}");
+    }
+    let (said, _) = storage(place, 0, &["rotate-key", "--data-dir", &dir]).await?;
+    ensure!(said.contains("master.key is new"), "{said}");
+    ensure!(!data.join("master.key.next").exists(), "a rotation was not finished");
+    let last = fs::read(data.join("master.key"))?;
+    let (said, err) = storage(place, 0, &["verify", "--data-dir", &dir]).await?;
+    ensure!(said.contains("0 of them wrong") && !err.contains("not finished"), "{said}{err}");
+    fs::write(data.join("master.key"), &first)?;
+    let (_, err) = storage(place, 78, &["verify", "--data-dir", &dir]).await?;
+    ensure!(err.contains("is not the one"), "{err}");
+    ensure!(first != last, "the key is the first");
+    Ok(())
+}

@@ -108,6 +108,12 @@ enum Command {
         #[arg(long)]
         replace: bool,
     },
+    /// Replace the master key. At once for all secrets: they stay as they are, the key that they are sealed with is
+    /// wrapped anew. Say it again after an interruption
+    RotateKey {
+        #[command(flatten)]
+        which: Which,
+    },
     /// Print the public half of the key in FILE, which is made if it is not there (mode 0600)
     Key {
         /// The file
@@ -143,6 +149,16 @@ impl Storage {
                 let to = open(&Which { config: Some(to), data_dir: to_data_dir }, false).await?;
                 let mut told = Told::of("copied", None);
                 report(&copy(&from, &to, with_secrets, replace, &mut |count| told.tell(count)).await?)
+            }
+            Command::RotateKey { which } => {
+                let routes = open(&which, true).await?;
+                for key in routes.rotate_keys().await? {
+                    output::print(&format!(
+                        "{} is new: copy it to where its copies are kept",
+                        key.display()
+                    ))?;
+                }
+                Ok(())
             }
             Command::Key { file } => {
                 if !file.exists() {

@@ -1,10 +1,15 @@
 //! Routes: which model is kept in which place.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use commissaire::{Error, Result};
 use commissaire_api::{
     model::{Kept, MODELS, Model},
+    sealed::SealKey,
     storage::StoreHandler,
 };
 use serde_json::{Map, Value};
@@ -14,11 +19,11 @@ use uuid::Uuid;
 use crate::{
     config::{Kind, Secrets, StorageConfig},
     handler::{
-        Handler, Query,
+        Handler, Query, Sealer,
         custodia::Custodia,
         embedded::{Store, StoreOptions},
         etcd::Etcd,
-        hashed_id,
+        finish_rotation, hashed_id,
         openbao::OpenBao,
     },
 };
@@ -134,6 +139,24 @@ impl Routes {
             place.about.model_types.iter().for_each(|model| hash.update(format!("{model}/")));
         }
         hashed_id(hash)
+    }
+
+    /// What is sealed on the bus to the services that share these places is opened with it.
+    pub(crate) fn bus_key(&self) -> SealKey {
+        let first = self.handlers().find_map(|handler| handler.sealer());
+        first.map_or_else(SealKey::random, Sealer::bus_key)
+    }
+
+    /// Replaces the master key, or keys, of all places. Fails with everything as it was, or to be said again. Returns where
+    /// the new ones are.
+    pub async fn rotate_keys(&self) -> Result<BTreeSet<PathBuf>> {
+        for handler in self.handlers() {
+            handler.rewrap().await?;
+        }
+        let sealers = self.handlers().filter_map(|handler| handler.sealer());
+        let dirs: BTreeSet<PathBuf> = sealers.map(|sealer| sealer.dir().to_owned()).collect();
+        dirs.iter().try_for_each(|dir| finish_rotation(dir))?;
+        Ok(dirs.iter().map(|dir| dir.join("master.key")).collect())
     }
 
     /// Whether other services may use the same places at the same time.

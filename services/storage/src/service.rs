@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use commissaire::{
-    Bus, Error, Metrics, Result, Running,
+    Bus, Metrics, Result, Running,
     app::{Failure, Instance, Program},
     config::{Config, OwnMembers},
 };
@@ -14,7 +14,6 @@ use uuid::Uuid;
 use crate::{
     StorageConfig,
     config::Members,
-    handler::service_key,
     methods::{self, Storage},
     owner::{Claim, Owner},
     routes::Routes,
@@ -60,10 +59,7 @@ pub async fn start(
     let instance = Uuid::new_v4();
     let claim = Claim::new(routes.id(), instance, routes.are_shared());
     let owner = Owner::claim(&bus, claim).await?;
-    let dir = config.data_dir.clone();
-    let key = tokio::task::spawn_blocking(move || service_key(&dir)).await;
-    let key = key.map_err(|_| Error::config("the master key could not be read: it panicked"))??;
-    let storage = Arc::new(Storage { routes: routes.clone(), key, instance });
+    let storage = Arc::new(Storage { key: routes.bus_key(), routes: routes.clone(), instance });
     let running = methods::service(storage).metrics(metrics).start(bus.clone()).await?;
     let stop = CancellationToken::new();
     let relays = routes.handlers().cloned().map(|handler| {

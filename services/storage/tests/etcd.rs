@@ -261,6 +261,30 @@ async fn too_much_at_once_is_refused_and_nothing_is_changed() {
 }
 
 #[tokio::test]
+async fn a_full_etcd_takes_nothing_more_and_loses_nothing() {
+    let etcd = Server::etcd(&[("quota-backend-bytes", "4194304")]).await.unwrap();
+    let kept = Kept { etcd: Some(etcd), ..Kept::new(Place::Embedded).await };
+    let served = Served::with(kept.config(), kept).await;
+    let mut saved = Vec::new();
+    let full = loop {
+        let big = Host { status: "x".repeat(500_000), ..host(&saved.len().to_string()) };
+        match served.storage.save(&big).await {
+            Ok(host) => saved.push(host),
+            Err(error) => break error.remote().unwrap().clone(),
+        }
+    };
+    assert_eq!(full.code, RpcError::UNAVAILABLE);
+    assert!(full.message.contains("no space left, nothing was changed"), "{}", full.message);
+    let key = saved.len().to_string();
+    assert!(served.storage.find::<Host>(&key).await.unwrap().is_none());
+    for host in &saved {
+        assert_eq!(served.storage.get::<Host>(&host.address).await.unwrap(), *host);
+    }
+    assert!(saved.len() > 2);
+    served.finish().await;
+}
+
+#[tokio::test]
 async fn a_place_that_cannot_be_used_is_named_at_the_start() {
     let etcd = Server::etcd(&[]).await.unwrap();
     let mut admin = client(&etcd).await;

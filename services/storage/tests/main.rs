@@ -16,6 +16,7 @@ mod owner;
 mod places;
 mod records;
 mod relay;
+mod rotation;
 mod sealed;
 mod secrets;
 mod service;

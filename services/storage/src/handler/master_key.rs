@@ -1,4 +1,10 @@
-//! The master key: the file that secret records are sealed with.
+//! The master key: the file that opens the secrets of the places.
+//!
+//! Each place has a key of its own that its secrets are sealed with, and holds it wrapped by the master key. So a new
+//! master key changes one row of a place, at once for all secrets, and none for services that are at work.
+//!
+//! A rotation makes the new key in a file beside, wraps the keys of all places with it, and then gives it its name.
+//! Whatever ends it in between, each place opens with one of the two files.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -8,14 +14,17 @@ use std::{
 };
 
 use commissaire::{Error, Result};
-use commissaire_api::sealed::SealKey;
 use zeroize::Zeroizing;
 
 use super::seal::Sealer;
 
 const LENGTH: usize = 32;
+const NAME: &str = "master.key";
+/// The master key that is to be, while a rotation is under way.
+const NEXT: &str = "master.key.next";
 /// How the names of keys begin that are not whole yet.
 const DRAFT: &str = "master.key.new";
+
 /// Makes the directory, for its owner only.
 pub(crate) fn make_dir(dir: &Path) -> Result<()> {
     DirBuilder::new()
@@ -25,48 +34,65 @@ pub(crate) fn make_dir(dir: &Path) -> Result<()> {
         .map_err(|e| Error::config(format!("directory {} cannot be made: {e}: see data_dir", dir.display())))
 }
 
-/// What is sealed to tell whether a key is the one of a place, and for which record. No record has an empty model.
-const CHECK: &[u8] = b"commissaire";
-const OF: (&str, &str) = ("", "check");
-
-/// The sealer with the key of `dir` for the secrets in `place`, which holds `check`; and what it is to hold, if that is
-/// `None`. A new place takes any key, and gets a new one where there is none; one that has a key refuses any other.
-pub(super) fn sealer(dir: &Path, place: &str, check: Option<&[u8]>) -> Result<(Sealer, Option<Vec<u8>>)> {
+/// The sealer of `place`, which holds `wrapped`: the key that its secrets are sealed with, wrapped by the master key in
+/// `dir`. A place that holds none yet gets a new one, which it is to keep, and the folder a master key if it has none. A
+/// place that has one refuses any other master key.
+pub(super) fn sealer(dir: &Path, place: &str, wrapped: Option<&[u8]>) -> Result<Sealer> {
     make_dir(dir)?;
-    let path = dir.join("master.key");
+    let path = dir.join(NAME);
     let shown = path.display();
-    let key = match (read(&path)?, check) {
-        (Some(key), _) => key,
-        (None, None) => make(dir, &path)?,
-        (None, Some(_)) => {
-            return Err(Error::config(format!(
-                "master key {shown} is missing: the secrets in {place} are sealed with it; restore it from a backup, or copy it from another machine that uses them"
-            )));
-        }
+    let current = read(&path)?;
+    let Some(wrapped) = wrapped else {
+        let master = match current {
+            Some(master) => master,
+            None => make(dir, &path)?,
+        };
+        return Sealer::new(dir, new_key()?, &master);
     };
-    let sealer = Sealer::new(&key);
-    match check {
-        Some(check) if sealer.open(OF.0, OF.1, check).is_none() => Err(Error::config(format!(
-            "master key {shown} is not the one that the secrets in {place} are sealed with: restore that one from a backup"
-        ))),
-        Some(_) => Ok((sealer, None)),
-        None => {
-            let check = sealer.seal(OF.0, OF.1, CHECK);
-            let check = check.ok_or_else(|| Error::config("the system gives no random numbers"))?;
-            Ok((sealer, Some(check)))
-        }
+    if let Some(sealer) = current.as_ref().and_then(|master| Sealer::unwrap(dir, wrapped, master)) {
+        return Ok(sealer);
+    }
+    // A rotation ended before the new key had its name.
+    let next = read(&dir.join(NEXT))?;
+    if let Some(sealer) = next.and_then(|master| Sealer::unwrap(dir, wrapped, &master)) {
+        tracing::warn!(
+            "the rotation of master key {shown} was not finished: say `commissaire storage rotate-key` again"
+        );
+        return Ok(sealer);
+    }
+    Err(Error::config(match current {
+        None => format!(
+            "master key {shown} is missing: the secrets in {place} are sealed with it; restore it from a backup, or copy it from another machine that uses them"
+        ),
+        Some(_) => format!(
+            "master key {shown} is not the one that the secrets in {place} are sealed with: restore that one from a backup; if it was rotated on another machine, copy it from there"
+        ),
+    }))
+}
+
+/// The key that takes the place of the master key in `dir`, at [`finish_rotation`]: made, if it is not there yet.
+pub(super) fn next(dir: &Path) -> Result<Zeroizing<[u8; LENGTH]>> {
+    let path = dir.join(NEXT);
+    match read(&path)? {
+        Some(key) => Ok(key),
+        None => make(dir, &path),
     }
 }
 
-/// The secret of the services that have this key: what is sealed to them on the bus is opened with it.
-pub(crate) fn service_key(dir: &Path) -> Result<SealKey> {
-    make_dir(dir)?;
-    let path = dir.join("master.key");
-    let key = match read(&path)? {
-        Some(key) => key,
-        None => make(dir, &path)?,
-    };
-    Ok(SealKey::of(&*key))
+/// Gives the [`next`] key of `dir` its name.
+pub(crate) fn finish_rotation(dir: &Path) -> Result<()> {
+    let renamed = fs::rename(dir.join(NEXT), dir.join(NAME));
+    renamed.and_then(|()| File::open(dir)?.sync_all()).map_err(|e| {
+        let path = dir.join(NEXT);
+        Error::config(format!("master key {} cannot be renamed to {NAME}: {e}", path.display()))
+    })
+}
+
+fn new_key() -> Result<Zeroizing<[u8; LENGTH]>> {
+    let mut key = Zeroizing::new([0; LENGTH]);
+    getrandom::fill(&mut *key)
+        .map_err(|e| Error::config(format!("the system gives no random numbers: {e}")))?;
+    Ok(key)
 }
 
 /// The key in the file; `None` if there is no file. Refused when others could read it.
@@ -103,9 +129,7 @@ fn read(path: &Path) -> Result<Option<Zeroizing<[u8; LENGTH]>>> {
 
 /// A new key in a new file, never in the place of another. The file is whole when it appears.
 fn make(dir: &Path, path: &Path) -> Result<Zeroizing<[u8; LENGTH]>> {
-    let mut key = Zeroizing::new([0; LENGTH]);
-    getrandom::fill(&mut *key)
-        .map_err(|e| Error::config(format!("the system gives no random numbers: {e}")))?;
+    let key = new_key()?;
     let draft = dir.join(format!("{DRAFT}{}", std::process::id()));
     let failed = |e| Error::config(format!("master key {} cannot be made: {e}", path.display()));
     let made = write_new(&draft, path, &*key).and_then(|()| fs::File::open(dir)?.sync_all());

@@ -30,7 +30,8 @@ use uuid::Uuid;
 
 pub use error::StoreError;
 pub use found::{ChangeSet, Query, Rows, Stored};
-pub(crate) use master_key::{make_dir, service_key};
+pub(crate) use master_key::{finish_rotation, make_dir};
+pub use seal::Sealer;
 pub(crate) use transaction::is_same;
 pub use transaction::{Author, Content, Transaction, Write};
 
@@ -100,6 +101,16 @@ pub trait Handler: fmt::Debug + Send + Sync {
 
     /// Announces on `bus` what has changed, and what changes, until `stop`.
     async fn announce(&self, _bus: Arc<dyn Bus>, _stop: CancellationToken) {}
+
+    /// What seals secrets there.
+    fn sealer(&self) -> Option<&Sealer> {
+        None
+    }
+
+    /// Has the key that secrets are sealed with there wrapped by the master key that is to be.
+    async fn rewrap(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Keeps so many changes at least, where that is the service's to say.
     fn keep_changes(&self, _change_log: u64) {}

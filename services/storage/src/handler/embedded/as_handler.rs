@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Store;
 use crate::{
-    handler::{ChangeSet, Handler, Query, Rows, StoreError, Stored, Transaction},
+    handler::{ChangeSet, Handler, Query, Rows, Sealer, StoreError, Stored, Transaction},
     relay::{Outbox, relay},
 };
 
@@ -72,6 +72,19 @@ impl Handler for Arc<Store> {
         self.stopped().await;
         let path = self.path().display();
         Error::unavailable(format!("the writer of store {path} has stopped: restart the service"))
+    }
+
+    fn sealer(&self) -> Option<&Sealer> {
+        Some(&self.shared.sealer)
+    }
+
+    async fn rewrap(&self) -> Result<(), Error> {
+        let store = self.clone();
+        let wrapped = tokio::task::spawn_blocking(move || store.shared.sealer.wrapped_by_next()).await;
+        let wrapped =
+            wrapped.map_err(|_| Error::config("the master key could not be made: it panicked"))??;
+        let kept = self.keep_key(wrapped).await;
+        kept.map_err(|error| Error::unavailable(error.to_string()))
     }
 
     fn keep_changes(&self, change_log: u64) {

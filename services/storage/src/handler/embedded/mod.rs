@@ -153,11 +153,10 @@ impl Shared {
         let database = file::open(&path).map_err(wrong)?;
         let id = tables::prepare(&database).map_err(wrong)?;
         let broken = |error: redb::Error| wrong(error.into());
-        let check = tables::read_check(&database).map_err(broken)?;
-        let (sealer, check) =
-            master_key::sealer(&options.dir, &path.display().to_string(), check.as_deref())?;
-        if let Some(check) = check {
-            tables::write_check(&database, &check).map_err(broken)?;
+        let wrapped = tables::read_key(&database).map_err(broken)?;
+        let sealer = master_key::sealer(&options.dir, &path.display().to_string(), wrapped.as_deref())?;
+        if wrapped.is_none() {
+            tables::write_key(&database, sealer.wrapped()).map_err(broken)?;
         }
         let memory = Memory::load(&database).map_err(|error| wrong(error.into()))?;
         let database = RwLock::new(Some(database));

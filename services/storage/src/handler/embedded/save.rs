@@ -12,6 +12,7 @@ use redb::{ReadableTable, StorageError};
 use super::{
     Store, StoreError,
     pass::{Failure, Pass, Records},
+    tables::KEY,
 };
 use crate::handler::{Author, Content, Transaction, Write, transaction::shown};
 
@@ -27,6 +28,16 @@ impl Store {
             for revision in &revisions {
                 pass.dirty |= pass.outbox.remove(revision)?.is_some();
             }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Keeps this as the wrapped key that secrets are sealed with.
+    pub(super) async fn keep_key(&self, wrapped: Vec<u8>) -> Result<(), StoreError> {
+        self.write(move |pass| {
+            pass.sealed.insert(KEY, (0, wrapped.as_slice()))?;
+            pass.dirty = true;
             Ok(())
         })
         .await

@@ -31,8 +31,8 @@ pub(super) const REVISION: &str = "revision";
 pub(super) const OLDEST: &str = "oldest";
 /// In [`META`]: the greatest token of any lease so far.
 pub(super) const TOKEN: &str = "token";
-/// The row of [`SEALED`] that tells whether a master key is the one of this store. No record has an empty model.
-const CHECK: (&str, &str) = ("", "check");
+/// The row of [`SEALED`] with the key that the others are sealed with, wrapped. No record has an empty model.
+pub(super) const KEY: (&str, &str) = ("", "key");
 /// In [`IDENTITY`].
 const STORE: &str = "store";
 
@@ -86,16 +86,16 @@ fn make(database: &Database) -> Result<Uuid, redb::Error> {
     Ok(id)
 }
 
-/// What tells whether a master key is the one of this store.
-pub(super) fn read_check(database: &Database) -> Result<Option<Vec<u8>>, redb::Error> {
+/// The key that secrets are sealed with, wrapped.
+pub(super) fn read_key(database: &Database) -> Result<Option<Vec<u8>>, redb::Error> {
     let sealed = database.begin_read()?.open_table(SEALED)?;
-    Ok(sealed.get(CHECK)?.map(|row| row.value().1.to_vec()))
+    Ok(sealed.get(KEY)?.map(|row| row.value().1.to_vec()))
 }
 
-/// Keeps what tells whether a master key is the one of this store.
-pub(super) fn write_check(database: &Database, check: &[u8]) -> Result<(), redb::Error> {
+/// Keeps the key that secrets are to be sealed with, wrapped.
+pub(super) fn write_key(database: &Database, wrapped: &[u8]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
-    transaction.open_table(SEALED)?.insert(CHECK, (0, check))?;
+    transaction.open_table(SEALED)?.insert(KEY, (0, wrapped))?;
     Ok(transaction.commit()?)
 }
 

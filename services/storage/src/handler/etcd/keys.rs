@@ -8,8 +8,8 @@ pub(super) const ROOT: &str = "/commissaire/";
 pub(super) const NOTE: &str = "/commissaire/last_change";
 /// The id of this place.
 pub(super) const ID: &str = "/commissaire-service/id";
-/// What tells whether a master key is the one of this place.
-pub(super) const CHECK: &str = "/commissaire-service/key_check";
+/// The key that secrets are sealed with, wrapped by the master key.
+pub(super) const KEY: &str = "/commissaire-service/key";
 /// Who announces changes, as long as its lease holds.
 pub(super) const RELAY: &str = "/commissaire-service/relay/leader";
 /// The revision up to which all changes were announced.

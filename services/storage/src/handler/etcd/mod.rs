@@ -57,17 +57,18 @@ impl Etcd {
         let id = str::from_utf8(&id).ok().and_then(|id| id.parse().ok());
         let place = link.place();
         let id = id.ok_or_else(|| Error::config(format!("{place}: {} holds no id", keys::ID)))?;
-        let check = link.read(|mut client| async move { client.get(keys::CHECK, None).await }).await;
-        let check = check.map_err(failed)?.kvs().first().map(|pair| pair.value().to_vec());
-        let sealer = |check: Option<&[u8]>| master_key::sealer(dir, &place, check);
-        let (mut sealer_of, new) = sealer(check.as_deref())?;
-        if let Some(new) = new {
+        let wrapped = link.read(|mut client| async move { client.get(keys::KEY, None).await }).await;
+        let wrapped = wrapped.map_err(failed)?.kvs().first().map(|pair| pair.value().to_vec());
+        let mut sealer = master_key::sealer(dir, &place, wrapped.as_deref())?;
+        if wrapped.is_none() {
+            let kept = once(&link, keys::KEY, sealer.wrapped().to_vec()).await.map_err(failed)?;
             // Another may have been first, with another key.
-            let check = once(&link, keys::CHECK, new).await.map_err(failed)?;
-            sealer_of = sealer(Some(&check))?.0;
+            if kept != sealer.wrapped() {
+                sealer = master_key::sealer(dir, &place, Some(&kept))?;
+            }
         }
         relay::begin(&link).await.map_err(failed)?;
-        Ok(Self { link, id, sealer: sealer_of })
+        Ok(Self { link, id, sealer })
     }
 
     /// What is stored as the record `key` of `model`, in the clear and whole.
@@ -186,6 +187,28 @@ impl Handler for Arc<Etcd> {
 
     async fn broken(&self) -> Error {
         std::future::pending().await
+    }
+
+    fn sealer(&self) -> Option<&Sealer> {
+        Some(&self.sealer)
+    }
+
+    async fn rewrap(&self) -> Result<()> {
+        let (old, new) = (self.sealer.wrapped(), self.sealer.wrapped_by_next()?);
+        let answer = self.link.write(|mut client| {
+            let txn = Txn::new()
+                .when([Compare::value(keys::KEY, CompareOp::Equal, old)])
+                .and_then([TxnOp::put(keys::KEY, new.clone(), None)]);
+            async move { client.txn(txn).await }
+        });
+        let answer = answer.await.map_err(|error| Error::unavailable(error.to_string()))?;
+        if answer.succeeded() {
+            return Ok(());
+        }
+        let place = self.link.place();
+        Err(Error::config(format!(
+            "{place}: the master key was rotated by another at this moment: copy it from that machine"
+        )))
     }
 }
 
