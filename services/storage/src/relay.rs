@@ -39,6 +39,8 @@ const REMOVE: usize = 64;
 const LINGER: Duration = Duration::from_millis(50);
 /// How long messages on their way are waited for at the end. What is left is sent at the next start.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long it is waited for, beyond that, until it is noted what was sent: what is not is sent again.
+const NOTE: Duration = Duration::from_secs(5);
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(10) };
 
 /// What is to be announced.
@@ -148,7 +150,8 @@ impl Relay {
                     Some(done) => self.note(done),
                     None => return,
                 },
-                () = sleep_until(end) => return,
+                () = sleep_until(end), if !self.removing => return,
+                () = sleep_until(end + NOTE) => return,
             }
         }
     }

@@ -39,6 +39,8 @@ pub(super) struct Term {
     /// The revision up to which changes were compacted before anybody had announced them.
     lost: Option<u64>,
     state: Mutex<State>,
+    /// Held while etcd is told up to where all is announced: a later word must not come first.
+    noting: tokio::sync::Mutex<()>,
     more: Notify,
     room: Notify,
     ended: CancellationToken,
@@ -91,6 +93,7 @@ impl Term {
             watch: tokio::sync::Mutex::new(watch),
             lost,
             state: Mutex::new(state),
+            noting: tokio::sync::Mutex::new(()),
             more: Notify::new(),
             room: Notify::new(),
             ended,
@@ -215,6 +218,7 @@ impl Outbox for Term {
 impl Term {
     /// Notes up to where all is announced. What could not be noted is so with what comes next, and else announced again.
     async fn note(&self) {
+        let _alone = self.noting.lock().await;
         let announced = {
             let state = self.state();
             let announced = state.unsent.first_key_value().map_or(state.read, |(first, _)| first - 1);
