@@ -1,7 +1,7 @@
 //! A program at work: what it was told, what it says, how it ends.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fmt, fs,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -56,12 +56,35 @@ struct Lines(Arc<Mutex<Vec<(Instant, String)>>>);
 impl Order {
     /// The program `name` of this build, with nothing of this process's environment but PATH.
     pub(crate) fn new(name: &str) -> Outcome<Self> {
-        let program = programs::find(name)?;
+        Ok(Self::of(name, programs::find(name)?))
+    }
+
+    /// The program `name` that is installed on this machine, in the same way.
+    pub(crate) fn installed(name: &str) -> Self {
+        Self::of(name, name)
+    }
+
+    fn of(name: &str, program: impl AsRef<OsStr>) -> Self {
         let mut command = Command::new("setpriv");
         // Should these tests be killed, it dies with them.
         command.args(["--pdeathsig", "KILL"]).arg(program);
-        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH"));
-        Ok(Self { name: name.to_owned(), command, input: None })
+        command.env_clear().envs(path());
+        Self { name: name.to_owned(), command, input: None }
+    }
+
+    /// The same by way of another program, which these words start and which makes way for it.
+    #[must_use]
+    pub(crate) fn under(mut self, words: &[&str]) -> Self {
+        let ordered = self.command.as_std();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(ordered.get_program()).args(ordered.get_args());
+        command.env_clear().envs(path());
+        command.envs(ordered.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if let Some(folder) = ordered.get_current_dir() {
+            command.current_dir(folder);
+        }
+        self.command = command;
+        self
     }
 
     /// With this argument.
@@ -304,6 +327,11 @@ impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name, self.pid)
     }
+}
+
+/// What a program has of this process's environment.
+fn path() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| name == "PATH")
 }
 
 fn read(text: &str) -> Outcome<serde_json::Value> {

@@ -20,6 +20,10 @@ needed=(
     "openssl         openssl         -"
     "setpriv         util-linux      -"
     "strace          strace          -"
+    "sshd            openssh-server  ssh.service"
+    "sudo            sudo            -"
+    "ip              iproute2        -"
+    "perl            perl            -"
     "redis-server    redis-server    redis-server.service"
     "nats-server     nats-server     nats-server.service"
     "rabbitmq-server rabbitmq-server rabbitmq-server.service,epmd.socket,epmd.service"
@@ -179,6 +183,9 @@ for row in "${needed[@]}"; do
     case $program in
         setpriv) ;;
         openssl) openssl version ;;
+        sshd) ssh -V 2>&1 ;;
+        ip) ip -V ;;
+        perl) perl -e 'print "Perl $^V\n"' ;;
         # It knows no --version: it would start a node.
         rabbitmq-server) ls -d /usr/lib/rabbitmq/lib/rabbitmq_server-* | sed 's|.*/rabbitmq_server-|RabbitMQ |' ;;
         *) "$program" --version 2>&1 | sed -n 1p ;;

@@ -10,6 +10,7 @@ mod dlq;
 mod doctor;
 mod etcd;
 mod examples;
+mod fleet;
 mod forgotten;
 mod health;
 mod hostile;
