@@ -23,7 +23,11 @@ fn mode(path: &Path) -> Outcome<u32> {
 async fn up_says_which_services_are_ready_and_then_that_all_are() -> Outcome {
     let place = Place::new()?;
     let up = place.up(&[]).await?;
-    ensure!(up.out() == ["storage ready", "simple ready", "ready"], "it said {:?}", up.out());
+    ensure!(
+        up.out() == ["storage ready", "investigator ready", "watcher ready", "simple ready", "ready"],
+        "it said {:?}",
+        up.out()
+    );
     up.terminate().await?.expect(0).map(drop)
 }
 

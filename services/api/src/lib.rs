@@ -6,16 +6,20 @@
 //! * [`storage`]: the methods of the storage service.
 //! * [`sealed`]: secret records on the bus.
 //! * [`event`]: what the storage service announces.
+//! * [`investigator`], [`watcher`], [`container`]: the methods, jobs and events of the other services.
 //! * [`client`]: the storage service in terms of the record types.
 
 pub mod check;
 pub mod client;
+pub mod container;
 pub mod event;
 pub mod fault;
+pub mod investigator;
 pub mod model;
 pub mod record;
 pub mod sealed;
 pub mod storage;
+pub mod watcher;
 
 pub use client::StorageClient;
 pub use event::{StorageEvent, Verb};
@@ -23,5 +27,6 @@ pub use fault::{Fault, Faults};
 pub use model::{MODELS, Model};
 pub use record::{
     Cluster, ClusterDeploy, ClusterRestart, ClusterUpgrade, ContainerManagerConfig, ContainerManagerKind,
-    Host, HostCreds, HostStatus, Network, NetworkKind, Record, WatcherRecord,
+    Host, HostCreds, HostFailure, HostState, HostStatus, Investigation, Network, NetworkKind, Record,
+    WatchShard, WatcherRecord,
 };

@@ -2,7 +2,7 @@
 
 use commissaire_api::{
     Cluster, ClusterDeploy, ClusterRestart, ClusterUpgrade, ContainerManagerConfig, Host, HostCreds,
-    HostStatus, MODELS, Model, Network, Record, WatcherRecord,
+    HostState, HostStatus, Investigation, MODELS, Model, Network, Record, WatchShard, WatcherRecord,
     model::{Kept, Missing},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -39,6 +39,9 @@ fn table_and_types_agree_on_every_model() {
     agrees::<Host>("Host");
     agrees::<HostCreds>("HostCreds");
     agrees::<HostStatus>("HostStatus");
+    agrees::<HostState>("HostState");
+    agrees::<Investigation>("Investigation");
+    agrees::<WatchShard>("WatchShard");
     agrees::<Cluster>("Cluster");
     agrees::<ClusterDeploy>("ClusterDeploy");
     agrees::<ClusterRestart>("ClusterRestart");
@@ -46,7 +49,7 @@ fn table_and_types_agree_on_every_model() {
     agrees::<Network>("Network");
     agrees::<ContainerManagerConfig>("ContainerManagerConfig");
     agrees::<WatcherRecord>("WatcherRecord");
-    assert_eq!(MODELS.len(), 10, "a model without a line above");
+    assert_eq!(MODELS.len(), 13, "a model without a line above");
 }
 
 #[test]

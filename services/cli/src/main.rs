@@ -6,6 +6,7 @@ mod connection;
 mod dlq;
 mod doctor;
 mod enqueue;
+mod host;
 mod input;
 mod key;
 mod listen;
@@ -59,6 +60,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Config(config::Configuration),
     Storage(storage::Storage),
+    Host(host::Hosts),
 }
 
 /// How a command went wrong.
@@ -116,6 +118,7 @@ fn run(command: Command, verbosity: Verbosity) -> Result<(), Failed> {
             Command::Doctor(doctor) => doctor.run().await,
             Command::Config(config) => config.run().await,
             Command::Storage(storage) => storage.run().await,
+            Command::Host(hosts) => hosts.run().await,
         }
     });
     // A task that reads a terminal must not keep the program.

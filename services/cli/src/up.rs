@@ -19,7 +19,12 @@ use commissaire::{
 use crate::{Failed, connection::Connection};
 
 /// Every service that there is, in the order of their start.
-pub(crate) const PROGRAMS: &[Program] = &[commissaire_storage::PROGRAM, commissaire_simple::PROGRAM];
+pub(crate) const PROGRAMS: &[Program] = &[
+    commissaire_storage::PROGRAM,
+    commissaire_investigator::PROGRAM,
+    commissaire_watcher::PROGRAM,
+    commissaire_simple::PROGRAM,
+];
 
 /// Run all services in one process
 #[derive(Debug, Args)]

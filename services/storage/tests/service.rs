@@ -333,7 +333,10 @@ async fn store_handlers_are_listed_without_secrets(place: Place) {
             "ClusterUpgrade",
             "ContainerManagerConfig",
             "Host",
-            "Network"
+            "HostState",
+            "Investigation",
+            "Network",
+            "WatchShard"
         ])
     );
     assert_eq!(handlers[1]["model_types"], json!([HostCreds::MODEL.name]));
@@ -363,7 +366,7 @@ async fn everything_is_there_after_a_restart_and_nothing_is_announced_twice(plac
     storage.save(&host("b")).await.unwrap();
     let delivery = heard.next_delivery().await.unwrap();
     let event: StorageEvent = serde_json::from_slice(delivery.message().body()).unwrap();
-    assert_eq!(event.record_key().as_deref(), Some("b"));
+    assert_eq!(event.record_key().as_deref(), Some("b"), "{event:?}");
     service.finish(Duration::from_secs(5)).await;
 }
 

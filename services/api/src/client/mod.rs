@@ -1,5 +1,6 @@
 //! The storage service in terms of the record types.
 
+mod lease;
 mod secret;
 mod update;
 mod watch;
@@ -19,6 +20,7 @@ use crate::{
     },
 };
 
+pub use lease::HeldLease;
 pub use watch::{Seen, Watch};
 
 /// Calls the storage service with records as their types. Cheap to clone.

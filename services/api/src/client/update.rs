@@ -41,6 +41,30 @@ impl StorageClient {
         }
     }
 
+    /// As [`update`](Self::update), and makes the record where there is none: `edit` is given `new` then.
+    pub async fn update_or_create<T: Record + Clone>(
+        &self,
+        new: &T,
+        mut edit: impl FnMut(&mut T),
+    ) -> Result<Versioned<T>> {
+        let until = Instant::now() + LONGEST;
+        let (mut attempt, key) = (0, new.key());
+        loop {
+            let found = self.patiently(until, || self.find::<T>(key)).await?;
+            let mut found = found.unwrap_or_else(|| Versioned { record: new.clone(), revision: 0 });
+            edit(&mut found.record);
+            match self.swap(key, &found, until).await? {
+                Some(revision) => return Ok(Versioned { record: found.record, revision }),
+                None if Instant::now() >= until => {
+                    return Err(Error::timeout(format_args!("changing {} {key:?}", T::MODEL.name), LONGEST));
+                }
+                None => {}
+            }
+            attempt += 1;
+            sleep(BACKOFF.after(attempt)).await;
+        }
+    }
+
     /// Saves `wanted` in the place of the revision that it has. Its new revision; `None`: another was saved, and this is
     /// not.
     async fn swap<T: Record>(&self, key: &str, wanted: &Versioned<T>, until: Instant) -> Result<Option<u64>> {

@@ -11,8 +11,11 @@ mod cluster_upgrade;
 mod container_manager_config;
 mod host;
 mod host_creds;
+mod host_state;
 mod host_status;
+mod investigation;
 mod network;
+mod watch_shard;
 mod watcher_record;
 
 pub use cluster::{CLUSTER, Cluster};
@@ -22,8 +25,11 @@ pub use cluster_upgrade::{CLUSTER_UPGRADE, ClusterUpgrade};
 pub use container_manager_config::{CONTAINER_MANAGER_CONFIG, ContainerManagerConfig, ContainerManagerKind};
 pub use host::{HOST, Host};
 pub use host_creds::{HOST_CREDS, HostCreds};
+pub use host_state::{HOST_STATE, HostFailure, HostState};
 pub use host_status::{HOST_STATUS, HostStatus};
+pub use investigation::{INVESTIGATION, Investigation, Progress, REQUESTED, Step, StepState};
 pub use network::{NETWORK, Network, NetworkKind};
+pub use watch_shard::{WATCH_SHARD, WatchShard};
 pub use watcher_record::{WATCHER_RECORD, WatcherRecord};
 
 /// A record that has a key. Its form as JSON obeys its [`Model`], which a test holds.
@@ -35,6 +41,14 @@ pub trait Record: Serialize + DeserializeOwned {
     fn key(&self) -> &str;
 }
 
+/// The status of a host that is being looked over.
+pub const INVESTIGATING: &str = "investigating";
+/// The status of a host that is being brought in order.
+pub const BOOTSTRAPPING: &str = "bootstrapping";
+/// The status of a host that is good, and belongs to no container manager.
+pub const DISASSOCIATED: &str = "disassociated";
+/// The status of a host that had been good and cannot be reached.
+pub const UNREACHABLE: &str = "unreachable";
 /// The status of a host that is good.
 pub const ACTIVE: &str = "active";
 /// The status of what has failed.

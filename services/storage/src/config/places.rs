@@ -104,6 +104,7 @@ impl Places {
             let which = one.name.as_ref().map_or(String::new(), |name| format!(" ({name:?})"));
             places.push(place.map_err(|e| Error::config(format!("[{at}]{which}: {e}")))?);
         }
+        keep_ours(&mut places);
         let mut dirs = HashSet::new();
         for place in &places {
             if let Kind::Embedded(dir) = &place.kind
@@ -250,6 +251,22 @@ impl Given {
             return Err(Error::config("models: names none"));
         }
         Ok(models)
+    }
+}
+
+/// Models that the first Commissaire did not have, and whose records belong to hosts.
+const OF_HOSTS: [&str; 3] = ["HostState", "Investigation", "WatchShard"];
+
+/// Puts those that nobody names where hosts are: a configuration may be older than they are.
+fn keep_ours(places: &mut [PlaceConfig]) {
+    for model in OF_HOSTS.into_iter().filter_map(Model::find) {
+        if places.iter().any(|place| place.models.contains(&model)) {
+            continue;
+        }
+        let at = places.iter().position(|place| place.models.iter().any(|kept| kept.name == "Host"));
+        if let Some(place) = places.get_mut(at.unwrap_or_default()) {
+            place.models.push(model);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) const RELAY: &str = "/commissaire-service/relay/leader";
 pub(super) const ANNOUNCED: &str = "/commissaire-service/relay/announced";
 
 /// Where the records of a model are: what comes before the key and what comes behind it.
-const PLACES: [(&str, &str, &str); 8] = [
+const PLACES: [(&str, &str, &str); 11] = [
     ("Host", "/commissaire/hosts/", ""),
     ("HostCreds", "/commissaire/secrets/hosts/", ""),
     ("Cluster", "/commissaire/clusters/", ""),
@@ -25,6 +25,9 @@ const PLACES: [(&str, &str, &str); 8] = [
     ("ClusterUpgrade", "/commissaire/cluster/", "/upgrade"),
     ("Network", "/commissaire/networks/", ""),
     ("ContainerManagerConfig", "/commissaire/container_managers/", ""),
+    ("HostState", "/commissaire/host_states/", ""),
+    ("Investigation", "/commissaire/investigations/", ""),
+    ("WatchShard", "/commissaire/watch_shards/", ""),
 ];
 
 /// What comes before and behind the key of a record of `model`.

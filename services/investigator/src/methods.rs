@@ -1,0 +1,83 @@
+//! What the investigator answers.
+
+use std::{sync::Arc, time::Duration};
+
+use commissaire::{Context, RpcError, Service};
+use commissaire_api::{
+    Host, HostState, Investigation,
+    investigator::{INVESTIGATION_FAILED, Investigate, InvestigateJob, InvestigateParams},
+    record::FINISHED,
+};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::{
+    journal::{Asked, request},
+    runs::is_end,
+    state::State,
+};
+
+/// How often a run of another instance is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+pub(crate) fn service(state: Arc<State>) -> Service<State> {
+    Service::new("investigator", state).method(Investigate, investigate).job(InvestigateJob, begin)
+}
+
+/// Writes down what is to be done; nothing of it hangs on the job.
+async fn begin(state: Arc<State>, wanted: InvestigateParams, _: Context) -> Result<(), RpcError> {
+    exists(&state, &wanted.address).await?;
+    let asked = request(&state.storage, &wanted).await?;
+    state.want(&wanted.address);
+    match asked {
+        Asked::Run(_) => Ok(()),
+        Asked::Busy(_) => Err(RpcError::new(
+            RpcError::BUSY,
+            format!("an investigation of {} with other wishes is under way", wanted.address),
+        )),
+    }
+}
+
+/// The same, and waits for its end.
+async fn investigate(state: Arc<State>, wanted: InvestigateParams, _: Context) -> Result<Host, RpcError> {
+    exists(&state, &wanted.address).await?;
+    loop {
+        let asked = request(&state.storage, &wanted).await?;
+        state.want(&wanted.address);
+        let (run, is_ours) = match asked {
+            Asked::Run(run) => (run, true),
+            Asked::Busy(run) => (run, false),
+        };
+        let record = end(&state, &wanted.address, &run).await?;
+        if !is_ours {
+            continue;
+        }
+        if record.run == run && record.status != FINISHED {
+            let found = state.storage.get::<HostState>(&wanted.address).await?;
+            let failure = found.failure().unwrap_or_default();
+            let text = if failure.text.is_empty() { "the investigation failed" } else { &failure.text };
+            return Err(RpcError::new(INVESTIGATION_FAILED, text).with_data(json!(failure)));
+        }
+        return Ok(state.storage.get::<Host>(&wanted.address).await?);
+    }
+}
+
+/// The journal at the end of `run`.
+async fn end(state: &State, address: &str, run: &str) -> Result<Investigation, RpcError> {
+    loop {
+        let over = state.over.notified();
+        let record = state.storage.get::<Investigation>(address).await?;
+        if is_end(&record, run) {
+            return Ok(record);
+        }
+        let _ = timeout(LOOK, over).await;
+    }
+}
+
+async fn exists(state: &State, address: &str) -> Result<(), RpcError> {
+    if state.storage.find::<Host>(address).await?.is_some() {
+        return Ok(());
+    }
+    let error = RpcError::new(404, format!("there is no host {address:?}: `commissaire host add` makes one"));
+    Err(error.with_data(json!({"address": address})))
+}

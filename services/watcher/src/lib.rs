@@ -1,0 +1,181 @@
+//! The watcher: whether hosts are alive.
+//!
+//! * [`config`]: the members of its configuration.
+//! * `shards`: which hosts this instance looks after; `turns`: when; `check`: what it looks at.
+//! * `fate`, `flapping`, `brake`: what that comes to; `planned`: who may be away.
+//! * `watch`: all of that together; `record`: what is written.
+
+mod brake;
+mod check;
+pub mod config;
+mod fate;
+mod flapping;
+mod planned;
+mod record;
+mod shards;
+mod turns;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use commissaire::{
+    Bus, Client, Context, Key, Received, RpcError, Running, Service, Source,
+    app::{Instance, Program, Start},
+    config::{Config, OwnMembers},
+};
+use commissaire_api::{
+    Host, StorageClient, WatcherRecord,
+    storage::NoParams,
+    watcher::{Check, CheckParams, Checked, Status, StatusOutput},
+};
+use commissaire_ssh::Ssh;
+use serde_json::{Value, json};
+use tokio::{
+    sync::{mpsc, oneshot, watch as latest},
+    task::JoinHandle,
+    time::timeout,
+};
+use uuid::Uuid;
+
+use crate::{
+    check::Eye,
+    config::Members,
+    planned::Planned,
+    watch::{Ask, Watch},
+};
+
+/// The queue in which the first Commissaire left hosts to be looked at.
+const QUEUE: &str = "jobs.watcher";
+/// How many of these are in hand.
+const PREFETCH: u16 = 64;
+
+/// The watcher as a program.
+pub const PROGRAM: Program = Program {
+    name: "watcher",
+    about: "Watches whether hosts are alive",
+    members: OwnMembers::of::<Members>(),
+    start: |begin| Box::pin(async move { Ok(Box::new(start(begin).await?) as Box<dyn Instance>) }),
+};
+
+/// The watcher at work.
+#[derive(Debug)]
+struct Watcher {
+    running: Running,
+    watch: JoinHandle<()>,
+    shares: JoinHandle<()>,
+    others: [JoinHandle<()>; 2],
+}
+
+async fn start(begin: Start) -> commissaire::Result<Watcher> {
+    let members: Members = begin.config.own()?;
+    let client = Client::counted(begin.bus.clone(), begin.metrics.clone());
+    let storage = StorageClient::new(client.clone());
+    let eye = Eye {
+        ssh: Ssh::new(&members.ssh)?,
+        storage: storage.clone(),
+        has_agent: members.ssh.agent.is_some(),
+        patience: members.patience(),
+    };
+    let instance = format!("watcher {}", Uuid::new_v4().simple());
+    let (ask, asks) = mpsc::channel(64);
+    let (done, dones) = mpsc::channel(1024);
+    let (shares, ours) = latest::channel(Vec::new());
+    let planned = Planned::default();
+    let hosts = storage.watch::<Host>().await?;
+    let watch = Watch::new(members, client.clone(), instance.clone(), eye, planned.clone(), done);
+    let watch = tokio::spawn(watch.run(hosts, ours, asks, dones));
+    let keep = tokio::spawn(shards::keep(client, instance, shares));
+    let others = [tokio::spawn(planned.follow(storage)), tokio::spawn(queue(begin.bus.clone(), ask.clone()))];
+    let service = Service::new("watcher", ask).method(Check, check).method(Status, status);
+    let running = service.metrics(begin.metrics).start(begin.bus).await?;
+    Ok(Watcher { running, watch, shares: keep, others })
+}
+
+async fn check(asks: Arc<mpsc::Sender<Ask>>, which: CheckParams, _: Context) -> Result<Checked, RpcError> {
+    let (asked, answer) = oneshot::channel();
+    asks.send(Ask::Check(which.address.clone(), asked)).await.map_err(|_| RpcError::internal())?;
+    match answer.await {
+        Ok(Some(checked)) => Ok(checked),
+        Ok(None) => {
+            let error = RpcError::new(RpcError::NOT_FOUND, format!("there is no host {:?}", which.address));
+            Err(error.with_data(json!({"address": which.address})))
+        }
+        Err(_) => {
+            let text =
+                format!("{} could not be looked at: the storage service does not answer", which.address);
+            Err(RpcError::new(RpcError::UNAVAILABLE, text))
+        }
+    }
+}
+
+async fn status(asks: Arc<mpsc::Sender<Ask>>, _: NoParams, _: Context) -> Result<StatusOutput, RpcError> {
+    let (asked, answer) = oneshot::channel();
+    asks.send(Ask::Status(asked)).await.map_err(|_| RpcError::internal())?;
+    answer.await.map_err(|_| RpcError::internal())
+}
+
+/// Looks at the hosts whose records are left in the queue: bare ones, as the first Commissaire left them, or in a
+/// notification.
+async fn queue(bus: Arc<dyn Bus>, asks: mpsc::Sender<Ask>) {
+    let subscribed = match Key::new(QUEUE) {
+        Ok(key) => bus.subscribe(Source::Queue(key), PREFETCH).await,
+        Err(error) => Err(error),
+    };
+    let mut records = match subscribed {
+        Ok(records) => records,
+        Err(error) => return tracing::error!(%error, "the queue {QUEUE} is not read"),
+    };
+    while let Some(received) = records.next().await {
+        let Received::Delivery(delivery) = received else { continue };
+        let settled = match read(delivery.message().body()) {
+            Some(record) => {
+                let (asked, answer) = oneshot::channel();
+                if asks.send(Ask::Check(record.address, asked)).await.is_err() {
+                    return;
+                }
+                // Whatever comes of it is the host's; one that does not exist leaves the rotation.
+                let _ = answer.await;
+                delivery.ack().await
+            }
+            None => delivery.term("rejected", "it is no WatcherRecord").await,
+        };
+        if let Err(error) = settled {
+            tracing::debug!(%error, "a record of the queue comes again");
+        }
+    }
+}
+
+fn read(body: &[u8]) -> Option<WatcherRecord> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let record = match body.get("jsonrpc") {
+        Some(_) => match body.get("params")? {
+            Value::Array(list) => json!({"address": list.first()?, "last_check": list.get(1)?}),
+            named => named.clone(),
+        },
+        None => body,
+    };
+    serde_json::from_value(record).ok()
+}
+
+#[async_trait]
+impl Instance for Watcher {
+    fn is_ready(&self) -> bool {
+        self.running.is_consuming() && !self.watch.is_finished()
+    }
+
+    fn reconfigure(&self, _: &Config, changed: &[String]) -> Vec<String> {
+        changed.to_vec()
+    }
+
+    /// Looks at nothing more, and gives its shares back.
+    async fn finish(self: Box<Self>, grace: Duration) {
+        let Self { running, watch, shares, others } = *self;
+        others.iter().for_each(JoinHandle::abort);
+        running.drain(grace).await;
+        watch.abort();
+        let _ = watch.await;
+        // The shares are given back when nobody listens any more.
+        let _ = timeout(grace.max(Duration::from_secs(1)), shares).await;
+    }
+}

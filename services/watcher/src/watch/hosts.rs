@@ -1,0 +1,91 @@
+//! Which hosts there are, and which of them are ours.
+
+use std::collections::HashSet;
+
+use commissaire_api::{Host, HostState, WatchShard, client::Seen};
+use tokio::time::Instant;
+
+use super::Watch;
+use crate::{
+    fate::Fate,
+    record::{self, Written},
+    shards::shard_of,
+};
+
+impl Watch {
+    pub(super) async fn see(&mut self, seen: Seen<Host>) {
+        match seen {
+            Seen::All(all) => {
+                let there: HashSet<&str> = all.iter().map(|found| found.record.address.as_str()).collect();
+                self.hosts.retain(|address, _| there.contains(address.as_str()));
+                let mut new = Vec::new();
+                for found in all {
+                    new.extend(self.host(found.record));
+                }
+                self.begin(new).await;
+            }
+            Seen::Saved(found) => {
+                let new = self.host(found.record);
+                self.begin(new.into_iter().collect()).await;
+            }
+            Seen::Deleted(address) => {
+                self.hosts.remove(&address);
+                self.turns.remove(&address);
+            }
+        }
+    }
+
+    /// Takes a host in; its address if it is new.
+    fn host(&mut self, host: Host) -> Option<String> {
+        let new = !self.hosts.contains_key(&host.address);
+        let entry = self.hosts.entry(host.address.clone()).or_default();
+        entry.shard = shard_of(&host.address);
+        entry.status = host.status;
+        entry.last_check = host.last_check;
+        new.then_some(host.address)
+    }
+
+    /// Begins to look after these hosts, where they are ours.
+    async fn begin(&mut self, addresses: Vec<String>) {
+        let ours: Vec<String> = addresses.into_iter().filter(|address| self.is_ours(address)).collect();
+        if ours.is_empty() {
+            return;
+        }
+        let states = record::states(&self.storage, &ours).await;
+        let now = Instant::now();
+        let tries = self.members.tries.max(1);
+        for address in ours {
+            let own = self.turns.own(&address, now);
+            self.turns.set(&address, own);
+            let state = states.get(&address);
+            let Some(entry) = self.hosts.get_mut(&address) else { continue };
+            let written = Written::of(state.unwrap_or(&HostState::default()));
+            // Others may have looked after it until now, so that what was known of it is old.
+            let steady = Fate { flapping: std::mem::take(&mut entry.fate.flapping), ..Fate::default() };
+            entry.fate = steady;
+            if written.down {
+                entry.fate = Fate::down(&written.cause, &written.text, now, tries);
+                self.turns.set(&address, now);
+            }
+            entry.noted = Some(now);
+            entry.written = Some(written);
+        }
+    }
+
+    /// These shares are ours from now on.
+    pub(super) async fn share(&mut self, now: &[u64]) {
+        self.ours.retain(|shard, _| now.contains(shard));
+        let new: Vec<u64> = now.iter().copied().filter(|shard| !self.ours.contains_key(shard)).collect();
+        for shard in &new {
+            let instance = self.instance.clone();
+            self.ours.insert(
+                *shard,
+                WatchShard { shard: format!("{shard:02}"), instance, ..WatchShard::default() },
+            );
+        }
+        tracing::info!(shares = self.ours.len(), "shares of the hosts");
+        let theirs: Vec<String> =
+            self.hosts.keys().filter(|address| new.contains(&shard_of(address))).cloned().collect();
+        self.begin(theirs).await;
+    }
+}
