@@ -24,7 +24,11 @@ async fn health_and_metrics_are_served_on_an_address_and_on_a_socket() -> Outcom
         let up = place.up(&["--admin", &admin]).await?;
         for (path, status, part) in [
             ("/healthz", 200, "alive"),
-            ("/readyz", 200, "bus connected\nstorage consuming\nsimple consuming"),
+            (
+                "/readyz",
+                200,
+                "bus connected\nstorage consuming\ninvestigator consuming\nwatcher consuming\nsimple consuming",
+            ),
             ("/metrics", 200, "# EOF"),
             ("/secrets", 404, "/metrics"),
         ] {

@@ -285,7 +285,7 @@ async fn a_dry_run_tells_what_it_would_do_and_does_nothing() -> Outcome {
     let templates = Place::new()?;
     fs::write(
         templates.path().join("daemon.json.j2"),
-        r#"{"log-driver": "journald", "labels": ["os={{ os }}"]}"#,
+        r#"{"log-driver": "journald", "labels": [{{ os }}]}"#,
     )?;
     let config = json!({"investigator": {"templates_path": templates.path()}});
     let control = Control::over(&["fedora"], config).await?;
@@ -300,7 +300,7 @@ async fn a_dry_run_tells_what_it_would_do_and_does_nothing() -> Outcome {
     control.host(0, &["investigate", &address]).await?;
     let config = control.fleet.run(0, "cat /etc/docker/daemon.json").await?;
     ensure!(
-        serde_json::from_str::<Value>(&config).is_ok_and(|config| config["labels"][0] == "os=fedora"),
+        serde_json::from_str::<Value>(&config).is_ok_and(|config| config["labels"][0] == "fedora"),
         "{config}"
     );
     let told = control.host(0, &["investigate", "--dry-run", &address]).await?.out;

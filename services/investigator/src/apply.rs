@@ -39,11 +39,11 @@ impl Hands<'_> {
                     script = script.with(name, value);
                 }
                 let output = self.run(action, &script).await?;
-                if output.status == Some(MISSING) {
+                if apply.is_none() && output.status == Some(MISSING) {
                     let failure = failed(action, "command", missing);
                     return Err(Box::new(HostFailure { command: check.clone(), ..failure }));
                 }
-                judge(action, shown, &output)
+                judge(action, shown, &output, self.dry_run)
             }
             Kind::File { path, content, mode } if self.dry_run => {
                 let hash: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -53,7 +53,7 @@ impl Hands<'_> {
                 );
                 let mode = mode.map(|mode| format!("{mode:o}")).unwrap_or_default();
                 let script = Script::new(check).with("FILE", path).with("MODE", mode).as_root();
-                judge(action, "", &self.run(action, &script).await?)
+                judge(action, "", &self.run(action, &script).await?, true)
             }
             Kind::File { path, content, mode } => {
                 let mode = mode.map_or(Mode::Kept, Mode::Of);
@@ -72,7 +72,7 @@ impl Hands<'_> {
                 let restart = if restart { "yes" } else { "no" };
                 let script = Script::new(text).with("UNIT", *unit).with("RESTART", restart);
                 let output = self.run(action, &script.as_root().within(self.limit)).await?;
-                judge(action, &format!("{enable}; {start}").replace("\"$UNIT\"", unit), &output)
+                judge(action, &format!("{enable}; {start}").replace("\"$UNIT\"", unit), &output, self.dry_run)
             }
         }
     }
@@ -82,9 +82,14 @@ impl Hands<'_> {
     }
 }
 
-fn judge(action: &Action, command: &str, output: &Output) -> Result<StepState, Box<HostFailure>> {
+fn judge(
+    action: &Action,
+    command: &str,
+    output: &Output,
+    dry_run: bool,
+) -> Result<StepState, Box<HostFailure>> {
     match output.out.lines().last().unwrap_or_default() {
-        _ if output.status == Some(WOULD) => Ok(StepState::WouldChange),
+        _ if dry_run && output.status == Some(WOULD) => Ok(StepState::WouldChange),
         "commissaire: changed" if output.is_well() => Ok(StepState::Changed),
         "commissaire: unchanged" if output.is_well() => Ok(StepState::Unchanged),
         _ => {

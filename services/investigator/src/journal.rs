@@ -37,8 +37,11 @@ pub(crate) async fn request(storage: &StorageClient, wanted: &InvestigateParams)
                 *record = new.clone();
             } else if record.wanted == new.wanted {
                 asked = Asked::Run(record.run.clone());
-            } else if record.status == REQUESTED {
-                // Nobody has begun: the later wish holds.
+            } else if wanted.facts_only && !wanted.trust_new_key && is_whole(&record.wanted) {
+                // It finds that out as well.
+                asked = Asked::Run(record.run.clone());
+            } else if record.status == REQUESTED && is_whole(&new.wanted) && !is_dry(&record.wanted) {
+                // Nobody has begun, and it is more than what was wanted.
                 record.wanted = new.wanted.clone();
                 asked = Asked::Run(record.run.clone());
             } else {
@@ -47,6 +50,15 @@ pub(crate) async fn request(storage: &StorageClient, wanted: &InvestigateParams)
         })
         .await?;
     Ok(asked)
+}
+
+/// Whether all is wanted.
+fn is_whole(wanted: &Map<String, Value>) -> bool {
+    ["facts_only", "dry_run"].iter().all(|less| wanted.get(*less) != Some(&Value::Bool(true)))
+}
+
+fn is_dry(wanted: &Map<String, Value>) -> bool {
+    wanted.get("dry_run") == Some(&Value::Bool(true))
 }
 
 /// The journal of a host in the hands of one instance.

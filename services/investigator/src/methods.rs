@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use commissaire::{Context, RpcError, Service};
+use commissaire::{Context, RetryPolicy, RpcError, Service};
 use commissaire_api::{
-    Host, HostState, Investigation,
+    Host, Investigation,
     investigator::{INVESTIGATION_FAILED, Investigate, InvestigateJob, InvestigateParams},
     record::FINISHED,
 };
@@ -21,7 +21,11 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(crate) fn service(state: Arc<State>) -> Service<State> {
-    Service::new("investigator", state).method(Investigate, investigate).job(InvestigateJob, begin)
+    Service::new("investigator", state)
+        .method(Investigate, investigate)
+        .job(InvestigateJob, begin)
+        // One that meets another run waits for its end: that may take as long as a step.
+        .retry(RetryPolicy { max_attempts: 30, ..RetryPolicy::default() })
 }
 
 /// Writes down what is to be done; nothing of it hangs on the job.
@@ -53,8 +57,7 @@ async fn investigate(state: Arc<State>, wanted: InvestigateParams, _: Context) -
             continue;
         }
         if record.run == run && record.status != FINISHED {
-            let found = state.storage.get::<HostState>(&wanted.address).await?;
-            let failure = found.failure().unwrap_or_default();
+            let failure = record.progress().failure.unwrap_or_default();
             let text = if failure.text.is_empty() { "the investigation failed" } else { &failure.text };
             return Err(RpcError::new(INVESTIGATION_FAILED, text).with_data(json!(failure)));
         }

@@ -24,6 +24,9 @@ use crate::{
 /// The rests between tries to reach a host: it may be about to start.
 const RESTS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 
+/// How often a run is begun: one that is interrupted each time is no run.
+const MOST_ATTEMPTS: u32 = 50;
+
 /// Why a run ended before its end.
 enum Stopped {
     /// What is wrong with the host, or with what is wanted of it.
@@ -63,6 +66,12 @@ pub(crate) async fn run(state: &Arc<State>, address: &str) -> Result<()> {
         }
         Err(Stopped::Failed(failure)) => run.fail(&failure).await?,
         Err(Stopped::Taken) => tracing::info!(address, "another instance goes on with an investigation"),
+        Err(Stopped::Interrupted(error)) if run.is_final(&error) => {
+            let text = format!("it cannot be gone on with: {}", error.chain());
+            if let Stopped::Failed(failure) = run.commissaire("records", &text) {
+                run.fail(&failure).await?;
+            }
+        }
         Err(Stopped::Interrupted(error)) => return Err(error),
     }
     Ok(())
@@ -152,8 +161,23 @@ impl Run<'_> {
         }
     }
 
+    /// Whether trying again is of no use: what is away comes back, what is refused stays so.
+    fn is_final(&self, error: &Error) -> bool {
+        let refused = error.remote().is_some_and(|remote| {
+            ![RpcError::BUSY, RpcError::UNAVAILABLE, RpcError::CONFLICT].contains(&remote.code)
+        });
+        refused || self.journal.progress.attempts >= MOST_ATTEMPTS
+    }
+
     /// Keeps what is known of the host now.
     async fn learn(&self, session: &Session, facts: &Facts, warnings: &[String]) -> Result<(), Stopped> {
+        // The host first: of one that is gone nothing is to stay.
+        let learned = self.state.storage.update::<Host>(&self.address, |host| {
+            host.os.clone_from(&facts.os);
+            (host.cpus, host.memory, host.space) = (facts.cpus, facts.memory, facts.space);
+            host.last_check = timestamp();
+        });
+        learned.await.map_err(|error| self.gone(error))?;
         let new = HostState { address: self.address.clone(), ..HostState::default() };
         let dry_run = self.journal.wanted.dry_run;
         self.state
@@ -171,12 +195,7 @@ impl Run<'_> {
                 }
             })
             .await?;
-        let learned = self.state.storage.update::<Host>(&self.address, |host| {
-            host.os.clone_from(&facts.os);
-            (host.cpus, host.memory, host.space) = (facts.cpus, facts.memory, facts.space);
-            host.last_check = timestamp();
-        });
-        learned.await.map(drop).map_err(|error| self.gone(error))
+        Ok(())
     }
 
     /// A word about other hosts with this one's machine id: they are copies of one image.
@@ -299,10 +318,14 @@ impl Run<'_> {
         let kept = self.state.storage.find::<Host>(&self.address).await?.is_some();
         if kept && !self.journal.wanted.dry_run {
             self.state.storage.update_or_create(&new, |state| state.failure = map(failure)).await?;
-            if let Err(Stopped::Interrupted(error)) = self.set_status(FAILED).await {
+            // Who only asks what a host is does not judge it.
+            if !self.journal.wanted.facts_only
+                && let Err(Stopped::Interrupted(error)) = self.set_status(FAILED).await
+            {
                 return Err(error);
             }
         }
+        self.journal.progress.failure = Some(failure.clone());
         if self.journal.close(false).await? {
             self.tell(InvestigatorState::Failed, &failure.step, &failure.text).await;
             tracing::warn!(

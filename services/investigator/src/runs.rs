@@ -9,6 +9,7 @@ use commissaire_api::{
     storage::{List, ListParams, MAX_PAGE, Page},
 };
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -40,12 +41,13 @@ pub(crate) async fn work(
             };
             let (state, end) = (state.clone(), end.clone());
             tasks.spawn(async move {
+                // However it ends, the host is free again.
+                let busy = Busy { state, address };
                 tokio::select! {
-                    () = one(&state, &address) => {}
+                    () = one(&busy.state, &busy.address) => {}
                     () = end.cancelled() => {}
                 }
-                state.done(&address);
-                drop(place);
+                drop((busy, place));
             });
         }
     };
@@ -56,9 +58,30 @@ pub(crate) async fn work(
     }
 }
 
+/// A host that is worked on.
+struct Busy {
+    state: Arc<State>,
+    address: String,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.state.done(&self.address);
+    }
+}
+
+/// A name of a lease may be shorter than an address.
+fn lease_name(address: &str) -> String {
+    if address.len() <= 128 {
+        return format!("investigation {address}");
+    }
+    let hash = Sha256::digest(address.as_bytes());
+    format!("investigation {}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
 /// Works on one host, if nobody else does.
 async fn one(state: &Arc<State>, address: &str) {
-    let lease = state.storage.lease(&format!("investigation {address}"), &state.instance, LEASE).await;
+    let lease = state.storage.lease(&lease_name(address), &state.instance, LEASE).await;
     let lease = match lease {
         Ok(Some(lease)) => lease,
         // Whoever has it goes on with it, or dies and is found by a scan.
@@ -115,8 +138,11 @@ async fn open(state: &State, status: &str) -> Result<()> {
         ..ListParams::default()
     };
     loop {
-        let listed = timeout(SCAN, state.client.call(List, &params)).await;
-        let Ok(listed) = listed else { return Ok(()) };
+        let listed = timeout(Duration::from_secs(60), state.client.call(List, &params)).await;
+        let Ok(listed) = listed else {
+            tracing::warn!("open investigations cannot be looked for: the storage service takes too long");
+            return Ok(());
+        };
         let malformed = |_| commissaire::Error::malformed("a list is not what was asked for");
         let page: Page<Value> = listed?.to().map_err(malformed)?;
         for record in &page.records {

@@ -81,7 +81,11 @@ impl Asking<'_> {
         let asked = PrivateKeyWithHashAlg::new(key.clone(), hash);
         match handle.authenticate_publickey(self.user, asked).await.map_err(|e| self.lost(&e))? {
             AuthResult::Success => Ok(Answer::LetIn),
-            AuthResult::Failure { .. } if handle.is_closed() => Ok(not("it ended the connection", "")),
+            AuthResult::Failure { .. } if handle.is_closed() => {
+                let text =
+                    format!("the connection to {} broke while it was asked to let us in", self.address);
+                Err(Failure::new(FailureKind::Lost, text))
+            }
             AuthResult::Failure { remaining_methods, .. } => {
                 let why = match certificate {
                     Some(_) => "it takes neither this certificate nor this key",

@@ -17,6 +17,8 @@ use crate::{
 
 /// A connection is looked after this often when nothing comes, and given up after three looks without an answer.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// After so long without a word a connection is given up, whatever it was about.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Agrees on keys with the host, if it is the one that is meant. With its key, if that was not known.
 pub(crate) async fn handshake(
@@ -31,6 +33,8 @@ pub(crate) async fn handshake(
         preferred: expected.preferred(),
         keepalive_interval: Some(KEEPALIVE),
         keepalive_max: 3,
+        // Also of one that never comes to authentication; answers to looks count.
+        inactivity_timeout: Some(SILENCE),
         nodelay: true,
         ..client::Config::default()
     };

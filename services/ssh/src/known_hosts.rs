@@ -69,10 +69,11 @@ fn matches(patterns: &HostPatterns, name: &str) -> bool {
         HostPatterns::Patterns(patterns) => {
             let mut found = false;
             for pattern in patterns {
+                let pattern = pattern.to_ascii_lowercase();
                 match pattern.strip_prefix('!') {
                     Some(not) if covers(not.as_bytes(), name.as_bytes()) => return false,
                     Some(_) => {}
-                    None => found |= covers(pattern.to_ascii_lowercase().as_bytes(), name.as_bytes()),
+                    None => found |= covers(pattern.as_bytes(), name.as_bytes()),
                 }
             }
             found

@@ -45,3 +45,4 @@ pub use options::{HostKeys, Jump, SshOptions};
 pub use output::Output;
 pub use script::{Script, quoted};
 pub use session::{Mode, Session};
+pub use trust::host_key;

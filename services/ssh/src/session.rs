@@ -158,7 +158,7 @@ impl Session {
             ));
         };
         let line = Zeroizing::new(format!("{}\n", **password));
-        let tried = self.run_plain("exec sudo -k -S -p '' -- true", line.as_bytes()).await?;
+        let tried = self.run_plain("exec sudo -k -S -p '' -- sh -c :", line.as_bytes()).await?;
         if tried.is_well() {
             Ok(Root::Password)
         } else {
@@ -197,12 +197,16 @@ impl Session {
         tokio::pin!(write);
         let (mut out, mut tail) = (Kept::new(keep / 2, keep / 2), Kept::new(0, TAIL));
         let (mut status, mut signal) = (None, None);
+        let mut ended = false;
         let mut until = deadline;
         loop {
             let message = tokio::select! {
                 () = &mut write => None,
                 message = timeout_at(until, reader.wait()) => Some(message),
             };
+            if ended {
+                until = deadline.min(Instant::now() + LAST_WORDS);
+            }
             match message {
                 None => {}
                 Some(Ok(Some(ChannelMsg::Data { data }))) => {
@@ -212,11 +216,13 @@ impl Session {
                 Some(Ok(Some(ChannelMsg::ExtendedData { data, .. }))) => tail.add(&data),
                 Some(Ok(Some(ChannelMsg::ExitStatus { exit_status }))) => {
                     status = Some(exit_status);
-                    until = until.min(Instant::now() + LAST_WORDS);
+                    ended = true;
+                    until = deadline.min(Instant::now() + LAST_WORDS);
                 }
                 Some(Ok(Some(ChannelMsg::ExitSignal { signal_name, .. }))) => {
                     signal = Some(name(&signal_name));
-                    until = until.min(Instant::now() + LAST_WORDS);
+                    ended = true;
+                    until = deadline.min(Instant::now() + LAST_WORDS);
                 }
                 Some(Ok(Some(ChannelMsg::Failure))) => {
                     let text = format!("{address} does not run commands for {}", self.target.user);
@@ -248,13 +254,13 @@ impl Session {
 }
 
 /// What runs a script that comes on standard input, for so many seconds at most.
-const RUN: &str = r#"if command -v timeout >/dev/null 2>&1; then exec timeout -k 5 "$1" sh -s; fi
+const RUN: &str = r#"if timeout -k 1 1 true >/dev/null 2>&1; then exec timeout -k 5 "$1" sh -s; fi
 exec sh -s"#;
 
 /// What tells how one becomes root.
 const FIND_ROOT: &str = r#"exec sh -c 'if [ "$(id -u)" = 0 ]; then echo already
 elif ! command -v sudo >/dev/null 2>&1; then echo missing
-elif sudo -n true </dev/null; then echo free
+elif sudo -k -n sh -c : </dev/null; then echo free
 else echo password; fi'"#;
 
 /// What writes a file: its path, its mode, and how many bytes of it come.
@@ -268,7 +274,8 @@ cat >"$new" || exit
 if [ "$(wc -c <"$new")" -ne "$3" ]; then echo "not all of it came" >&2; exit 1; fi
 mode=${2:-$(stat -c %a -- "$path" 2>/dev/null || echo 644)}
 if [ -e "$path" ]; then
-    if cmp -s -- "$path" "$new" && [ "$((0$(stat -c %a -- "$path")))" -eq "$((0$mode))" ]; then echo unchanged; exit 0; fi
+    same() { cmp -s "$path" "$new" 2>/dev/null || [ "$(sha256sum <"$path")" = "$(sha256sum <"$new")" ]; }
+    if same && [ "$((0$(stat -c %a -- "$path")))" -eq "$((0$mode))" ]; then echo unchanged; exit 0; fi
     chown "$(stat -c %u:%g -- "$path")" "$new" || exit
     [ -e "$path.before-commissaire" ] || cp -p -- "$path" "$path.before-commissaire" || exit
 fi

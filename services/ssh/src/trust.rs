@@ -32,6 +32,8 @@ pub(crate) struct Expected {
     address: String,
     name: String,
     policy: HostKeys,
+    /// Whether the keys are those of the file.
+    is_written: bool,
     keys: Vec<PublicKey>,
     authorities: Vec<PublicKey>,
     revoked: Vec<PublicKey>,
@@ -54,8 +56,9 @@ impl Trust {
         let said = self.known.of(host, port);
         let owned = |keys: Vec<&PublicKey>| keys.into_iter().cloned().collect::<Vec<_>>();
         let mut keys = owned(said.keys);
-        // What an operator has written down wins over what was once seen.
-        if keys.is_empty() {
+        let is_written = !keys.is_empty();
+        // What an operator has written down wins over what was once seen, and an authority is to say who is who.
+        if keys.is_empty() && self.policy != HostKeys::Ca {
             let read = |line: &String| {
                 PublicKey::from_openssh(line).map_err(|_| {
                     let text = format!("the host key that is stored for {address} is none: {line:?}");
@@ -68,6 +71,7 @@ impl Trust {
             address: address.to_owned(),
             name: host.to_owned(),
             policy: self.policy,
+            is_written,
             keys,
             authorities: owned(said.authorities),
             revoked: owned(said.revoked),
@@ -127,9 +131,19 @@ impl Expected {
         }
         if let Some(known) = self.keys.first() {
             let known = known.fingerprint(HashAlg::Sha256);
+            let then = if self.is_written {
+                "ssh.known_hosts must say so".to_owned()
+            } else {
+                format!("`commissaire host trust {address}` takes the new key")
+            };
             return refuse(format!(
                 "the host key of {address} has changed: it was {known} and is {shown}. Either the host was installed anew (then \
-                 `commissaire host trust {address}` takes the new key), or somebody else answers in its place"
+                 {then}), or somebody else answers in its place"
+            ));
+        }
+        if !self.authorities.is_empty() {
+            return refuse(format!(
+                "{address} shows host key {shown} without a certificate, and ssh.known_hosts names an authority for it"
             ));
         }
         match self.policy {
@@ -177,6 +191,16 @@ impl Expected {
         }
         Ok(())
     }
+}
+
+/// A host key as it is kept, in a line of OpenSSH's or of a file of known hosts.
+pub fn host_key(line: &str) -> std::result::Result<String, String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let from =
+        words.iter().position(|word| word.starts_with("ssh-") || word.starts_with("ecdsa-")).unwrap_or(0);
+    let key = words[from..].iter().take(2).copied().collect::<Vec<_>>().join(" ");
+    PublicKey::from_openssh(&key).map_err(|_| "it is none: `ssh-ed25519 AAAA…` is one".to_owned())?;
+    Ok(key)
 }
 
 /// Whether keys of both are of one kind; of RSA there are several ways to sign.

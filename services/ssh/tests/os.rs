@@ -21,7 +21,7 @@ fn a_host_is_known_by_what_it_says_of_itself() {
         ("ID=\"centos\"\nVERSION_ID=\"10\"\nID_LIKE=\"rhel fedora\"", Some(Booted::Bootc), "bootc"),
         ("ID=\"rocky\"\nVERSION_ID=\"9.1\"", None, "enterprise"),
         ("ID=amzn\nVERSION_ID=2\nID_LIKE=\"centos rhel fedora\"", None, "enterprise-7"),
-        ("ID=amzn\nVERSION_ID=2023\nID_LIKE=fedora", None, "fedora"),
+        ("ID=amzn\nVERSION_ID=2023\nID_LIKE=fedora", None, "amazon"),
         ("ID=debian\nVERSION_ID=12", None, "debian"),
         ("ID=ubuntu\nID_LIKE=debian", None, "debian"),
         ("ID=pop\nID_LIKE='ubuntu debian'", None, "debian"),

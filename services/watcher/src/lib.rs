@@ -20,12 +20,13 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use commissaire::{
-    Bus, Client, Context, Key, Received, RpcError, Running, Service, Source,
+    Bus, Client, Context, ErrorKind, Key, Received, RpcError, Running, Service, Source,
     app::{Instance, Program, Start},
     config::{Config, OwnMembers},
 };
 use commissaire_api::{
     Host, StorageClient, WatcherRecord,
+    client::Seen,
     storage::NoParams,
     watcher::{Check, CheckParams, Checked, Status, StatusOutput},
 };
@@ -34,7 +35,7 @@ use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, oneshot, watch as latest},
     task::JoinHandle,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use uuid::Uuid;
 
@@ -47,6 +48,8 @@ use crate::{
 
 /// The queue in which the first Commissaire left hosts to be looked at.
 const QUEUE: &str = "jobs.watcher";
+/// How long after something went wrong it is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How many of these are in hand.
 const PREFETCH: u16 = 64;
 
@@ -64,7 +67,7 @@ struct Watcher {
     running: Running,
     watch: JoinHandle<()>,
     shares: JoinHandle<()>,
-    others: [JoinHandle<()>; 2],
+    others: [JoinHandle<()>; 3],
 }
 
 async fn start(begin: Start) -> commissaire::Result<Watcher> {
@@ -82,20 +85,79 @@ async fn start(begin: Start) -> commissaire::Result<Watcher> {
     let (done, dones) = mpsc::channel(1024);
     let (shares, ours) = latest::channel(Vec::new());
     let planned = Planned::default();
-    let hosts = storage.watch::<Host>().await?;
+    let (see, hosts) = mpsc::channel(64);
+    let follow = tokio::spawn(follow(storage.clone(), see));
     let watch = Watch::new(members, client.clone(), instance.clone(), eye, planned.clone(), done);
     let watch = tokio::spawn(watch.run(hosts, ours, asks, dones));
     let keep = tokio::spawn(shards::keep(client, instance, shares));
-    let others = [tokio::spawn(planned.follow(storage)), tokio::spawn(queue(begin.bus.clone(), ask.clone()))];
-    let service = Service::new("watcher", ask).method(Check, check).method(Status, status);
+    let others = [
+        follow,
+        tokio::spawn(planned.follow(storage.clone())),
+        tokio::spawn(queue(begin.bus.clone(), ask.clone())),
+    ];
+    let service = Service::new("watcher", State { ask, storage }).method(Check, check).method(Status, status);
     let running = service.metrics(begin.metrics).start(begin.bus).await?;
     Ok(Watcher { running, watch, shares: keep, others })
 }
 
-async fn check(asks: Arc<mpsc::Sender<Ask>>, which: CheckParams, _: Context) -> Result<Checked, RpcError> {
-    let (asked, answer) = oneshot::channel();
-    asks.send(Ask::Check(which.address.clone(), asked)).await.map_err(|_| RpcError::internal())?;
-    match answer.await {
+/// What the methods share.
+struct State {
+    ask: mpsc::Sender<Ask>,
+    storage: StorageClient,
+}
+
+/// Follows the hosts; whatever goes wrong is tried again, until the bus closes.
+async fn follow(storage: StorageClient, see: mpsc::Sender<Seen<Host>>) {
+    loop {
+        let mut hosts = match storage.watch::<Host>().await {
+            Ok(hosts) => hosts,
+            Err(error) if *error.kind() == ErrorKind::Closed => return,
+            Err(error) => {
+                tracing::error!(%error, "hosts cannot be followed; tried again");
+                sleep(AGAIN).await;
+                continue;
+            }
+        };
+        loop {
+            match hosts.next().await {
+                Ok(seen) => {
+                    if see.send(seen).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) if *error.kind() == ErrorKind::Closed => return,
+                Err(error) => {
+                    tracing::error!(%error, "hosts cannot be followed; tried again");
+                    sleep(AGAIN).await;
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn check(state: Arc<State>, which: CheckParams, _: Context) -> Result<Checked, RpcError> {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let (asked, answer) = oneshot::channel();
+        let sent = state.ask.send(Ask::Check(which.address.clone(), asked)).await;
+        sent.map_err(|_| RpcError::internal())?;
+        let answer = answer.await;
+        // One that was added just now is heard of in a moment.
+        let is_new = matches!(answer, Ok(None)) && Instant::now() < until;
+        if is_new && state.storage.find::<Host>(&which.address).await?.is_some() {
+            sleep(Duration::from_millis(200)).await;
+            continue;
+        }
+        return told(&which, answer);
+    }
+}
+
+fn told(
+    which: &CheckParams,
+    answer: Result<Option<Checked>, oneshot::error::RecvError>,
+) -> Result<Checked, RpcError> {
+    match answer {
         Ok(Some(checked)) => Ok(checked),
         Ok(None) => {
             let error = RpcError::new(RpcError::NOT_FOUND, format!("there is no host {:?}", which.address));
@@ -109,9 +171,9 @@ async fn check(asks: Arc<mpsc::Sender<Ask>>, which: CheckParams, _: Context) -> 
     }
 }
 
-async fn status(asks: Arc<mpsc::Sender<Ask>>, _: NoParams, _: Context) -> Result<StatusOutput, RpcError> {
+async fn status(state: Arc<State>, _: NoParams, _: Context) -> Result<StatusOutput, RpcError> {
     let (asked, answer) = oneshot::channel();
-    asks.send(Ask::Status(asked)).await.map_err(|_| RpcError::internal())?;
+    state.ask.send(Ask::Status(asked)).await.map_err(|_| RpcError::internal())?;
     answer.await.map_err(|_| RpcError::internal())
 }
 

@@ -5,9 +5,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use commissaire::{Error, ErrorKind};
 use commissaire_api::{
     ClusterDeploy, ClusterRestart, ClusterUpgrade, Record, StorageClient, client::Seen, record::IN_PROCESS,
 };
+
+use crate::AGAIN;
 
 /// The hosts that operations are at, by operation.
 #[derive(Debug, Clone, Default)]
@@ -53,10 +56,14 @@ impl Planned {
     }
 
     async fn follow_all<T: Operation>(&self, storage: &StorageClient) {
-        let mut operations = match storage.watch::<T>().await {
-            Ok(operations) => operations,
-            Err(error) => return tracing::error!(%error, "operations cannot be followed"),
-        };
+        while self.follow_some::<T>(storage).await.is_err_and(|error| *error.kind() != ErrorKind::Closed) {
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Until something goes wrong.
+    async fn follow_some<T: Operation>(&self, storage: &StorageClient) -> Result<(), Error> {
+        let mut operations = storage.watch::<T>().await?;
         let name = |key: &str| format!("{} {key}", T::MODEL.name);
         loop {
             let seen = operations.next().await;
@@ -73,8 +80,10 @@ impl Planned {
                 }
                 Ok(Seen::Saved(found)) => set(&found.record),
                 Ok(Seen::Deleted(key)) => drop(at.remove(&name(&key))),
-                // The bus closes.
-                Err(_) => return,
+                Err(error) => {
+                    tracing::error!(%error, "operations cannot be followed; tried again");
+                    return Err(error);
+                }
             }
         }
     }

@@ -52,9 +52,11 @@ impl Written {
 
 impl Wanted {
     /// Whether that is something else.
-    pub(crate) fn differs(&self, written: &Written) -> bool {
+    pub(crate) fn differs(&self, written: &Written, status: &str) -> bool {
         let full = self.full.as_ref();
         self.down != written.down
+            || (self.down && is_good(status))
+            || (!self.down && status == UNREACHABLE)
             || (self.down && self.cause != written.cause)
             || self.flapping != written.flapping
             || full.is_some_and(|full| !full.boot_id.is_empty() && full.boot_id != written.boot_id)
@@ -72,7 +74,10 @@ fn is_own(warning: &str) -> bool {
 }
 
 /// The states of these hosts, of which some may be missing.
-pub(crate) async fn states(storage: &StorageClient, addresses: &[String]) -> HashMap<String, HostState> {
+pub(crate) async fn states(
+    storage: &StorageClient,
+    addresses: &[String],
+) -> Option<HashMap<String, HostState>> {
     let found = if addresses.len() > 16 {
         storage.list::<HostState>().await
     } else {
@@ -87,10 +92,10 @@ pub(crate) async fn states(storage: &StorageClient, addresses: &[String]) -> Has
         some
     };
     match found {
-        Ok(states) => states.into_iter().map(|state| (state.address.clone(), state)).collect(),
+        Ok(states) => Some(states.into_iter().map(|state| (state.address.clone(), state)).collect()),
         Err(error) => {
-            tracing::warn!(%error, "what is known of hosts cannot be read: they count as well");
-            HashMap::new()
+            tracing::warn!(%error, "what is known of hosts cannot be read; tried again");
+            None
         }
     }
 }
@@ -124,21 +129,30 @@ pub(crate) async fn write(
 
 async fn change(storage: &StorageClient, address: &str, wanted: &Wanted) -> Result<Written, Error> {
     let now = timestamp();
-    // The status first: whoever reads the state finds that done.
+    let new = HostState { address: address.to_owned(), ..HostState::default() };
     let state = storage.find::<HostState>(address).await?.map(|found| found.record).unwrap_or_default();
     let mut was = watched(&state).was;
+    let status = storage.get::<Host>(address).await?.status;
+    if wanted.down && is_good(&status) && was != status {
+        // What it was is known before it is so no longer: whoever goes on from here gives it back.
+        was.clone_from(&status);
+        let keep = |state: &mut HostState| {
+            let mut watched = watched(state);
+            watched.was.clone_from(&status);
+            state.watch = members(&watched);
+        };
+        storage.update_or_create(&new, keep).await?;
+    }
     storage
         .update::<Host>(address, |host| {
             host.last_check.clone_from(&now);
-            let good = [ACTIVE, DISASSOCIATED].contains(&host.status.as_str());
-            if wanted.down && good {
+            if wanted.down && is_good(&host.status) {
                 was = std::mem::replace(&mut host.status, UNREACHABLE.to_owned());
             } else if !wanted.down && host.status == UNREACHABLE {
                 host.status = if was.is_empty() { DISASSOCIATED.to_owned() } else { was.clone() };
             }
         })
         .await?;
-    let new = HostState { address: address.to_owned(), ..HostState::default() };
     let saved = storage
         .update_or_create(&new, |state| {
             let mut watched = watched(state);
@@ -153,10 +167,7 @@ async fn change(storage: &StorageClient, address: &str, wanted: &Wanted) -> Resu
             let (cause, text) = if wanted.down { (&*wanted.cause, &*wanted.text) } else { ("", "") };
             (watched.cause, watched.text) = (cause.to_owned(), text.to_owned());
             watched.was = if wanted.down { was.clone() } else { String::new() };
-            state.watch = match serde_json::to_value(&watched) {
-                Ok(Value::Object(members)) => members,
-                _ => Map::new(),
-            };
+            state.watch = members(&watched);
             if let Some(full) = &wanted.full {
                 if !full.boot_id.is_empty() {
                     state.boot_id.clone_from(&full.boot_id);
@@ -173,6 +184,17 @@ async fn change(storage: &StorageClient, address: &str, wanted: &Wanted) -> Resu
 pub(crate) async fn tell(client: &Client, event: &WatcherEvent) {
     if let Err(error) = client.announce(event).await {
         tracing::warn!(%error, "an event was not announced");
+    }
+}
+
+fn is_good(status: &str) -> bool {
+    [ACTIVE, DISASSOCIATED].contains(&status)
+}
+
+fn members(watched: &Watched) -> Map<String, Value> {
+    match serde_json::to_value(watched) {
+        Ok(Value::Object(members)) => members,
+        _ => Map::new(),
     }
 }
 

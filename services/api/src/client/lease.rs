@@ -101,19 +101,20 @@ impl Drop for HeldLease {
 
 /// Renews the lease until it is lost.
 async fn keep(client: Client, fence: Fence, mut end: Instant, ttl: Duration, lost: Arc<Lost>) {
-    let client = client.with_timeout(ttl / 3);
+    let client = client.with_timeout(ttl / 6);
+    let mut rest = ttl / 3;
     loop {
-        let next = (Instant::now() + ttl / 3).min(end);
+        let next = (Instant::now() + rest).min(end);
         sleep_until(next).await;
         let asked = Instant::now();
         if asked >= end {
             break;
         }
         match client.call(LeaseRenew, &fence).await {
-            Ok(_) => end = asked + ttl,
+            Ok(_) => (end, rest) = (asked + ttl, ttl / 3),
             Err(error) if is_anothers(&error) => break,
             // While it does not answer the lease holds, to its end.
-            Err(_) => {}
+            Err(_) => rest = ttl / 15,
         }
     }
     lost.is.store(true, Ordering::Release);

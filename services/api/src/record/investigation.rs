@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     model::{Field, Kept, Model, Rule},
-    record::{FAILED, FINISHED, Record},
+    record::{FAILED, FINISHED, HostFailure, Record},
 };
 
 /// The row of [`Investigation`].
@@ -74,6 +74,9 @@ pub struct Progress {
     pub steps: Vec<Step>,
     /// Whether anything on the host was changed, or would be.
     pub changed: bool,
+    /// Why it failed, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<HostFailure>,
 }
 
 /// One step of bringing a host in order.

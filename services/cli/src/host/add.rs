@@ -6,7 +6,7 @@ use base64ct::{Base64, Encoding};
 use clap::Args;
 use commissaire::{Error, app::Exit};
 use commissaire_api::{Cluster, Host, HostCreds, HostState, StorageClient, investigator::InvestigateParams};
-use commissaire_ssh::{Credentials, file_text};
+use commissaire_ssh::{Credentials, file_text, host_key};
 use zeroize::Zeroizing;
 
 use super::{Asking, forget_all, investigate::investigate};
@@ -70,9 +70,11 @@ impl Add {
             Ok::<_, Error>(Zeroizing::new(Base64::encode_string(text.as_bytes())))
         });
         let key = key.transpose()?;
+        let host_key = self.host_key.as_deref().map(host_key).transpose();
+        let host_key = host_key.map_err(|e| Error::invalid(format!("--host-key: {e}")))?;
         let (client, storage) = self.asking.client().await?;
         for address in &self.addresses {
-            self.keep(&storage, address, key.as_ref()).await?;
+            self.keep(&storage, address, key.as_ref(), host_key.as_ref()).await?;
         }
         if let Some(name) = &self.cluster {
             let cluster: Cluster = serde_json::from_value(serde_json::json!({"name": name}))
@@ -85,6 +87,15 @@ impl Add {
                 }
             });
             saved.await?;
+            // A host is in one cluster.
+            for other in storage.list::<Cluster>().await?.iter().filter(|other| other.name != *name) {
+                if other.hostset.iter().any(|host| self.addresses.contains(host)) {
+                    complain(&format!("they leave cluster {}", other.name));
+                    let leave =
+                        |cluster: &mut Cluster| cluster.hostset.retain(|host| !self.addresses.contains(host));
+                    storage.update::<Cluster>(&other.name, leave).await?;
+                }
+            }
         }
         let wanted = InvestigateParams { facts_only: self.facts_only, ..InvestigateParams::default() };
         investigate(&client, &storage, &self.addresses, &wanted, &self.asking, self.no_wait).await
@@ -95,6 +106,7 @@ impl Add {
         storage: &StorageClient,
         address: &str,
         key: Option<&Zeroizing<String>>,
+        host_key: Option<&String>,
     ) -> Result<(), Failed> {
         if key.is_some() || self.user.is_some() {
             let known = storage.find::<HostCreds>(address).await?.map(|found| found.record);
@@ -111,7 +123,7 @@ impl Add {
             }
             storage.save(&creds).await?;
         }
-        if let Some(line) = &self.host_key {
+        if let Some(line) = host_key {
             let new = HostState { address: address.to_owned(), ..HostState::default() };
             storage.update_or_create(&new, |state| state.host_keys = vec![line.clone()]).await?;
         }

@@ -110,7 +110,7 @@ impl Facts {
             arch: section("arch").to_owned(),
             cpus: section("cpus").parse().ok()?,
             memory: kib / 1024,
-            space: columns("space", 1).into_iter().sum::<u64>() * 1024,
+            space: columns("space", 1).into_iter().fold(0_u64, u64::saturating_add).saturating_mul(1024),
             fullest: most(columns("space", 4)).unwrap_or_default(),
             inodes: most(columns("inodes", 4)).unwrap_or_default(),
             machine_id: section("machine-id").to_owned(),

@@ -62,6 +62,16 @@ pub(crate) async fn wanted(
             "network {name:?} is of type flannel_etcd, and no etcd is known: set `etcd` of the investigator"
         )));
     };
+    let url = place.config.get("server_url").and_then(Value::as_str).unwrap_or_default();
+    if ["//127.", "//localhost", "//[::1]"].iter().any(|own| url.contains(own)) {
+        if !is_chosen {
+            return Ok(Wanted::Nothing);
+        }
+        return Ok(Wanted::Impossible(format!(
+            "network {name:?} is of type flannel_etcd, and the etcd of the storage service, {url}, cannot be reached from \
+             hosts: set `etcd` of the investigator"
+        )));
+    }
     let text = |name: &str| place.config.get(name).and_then(Value::as_str).map(str::to_owned);
     Ok(Wanted::FlannelEtcd(HostEtcd {
         server_url: text("server_url").unwrap_or_default(),

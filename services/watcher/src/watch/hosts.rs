@@ -1,6 +1,6 @@
 //! Which hosts there are, and which of them are ours.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use commissaire_api::{Host, HostState, WatchShard, client::Seen};
 use tokio::time::Instant;
@@ -10,6 +10,7 @@ use crate::{
     fate::Fate,
     record::{self, Written},
     shards::shard_of,
+    turns::hash,
 };
 
 impl Watch {
@@ -51,7 +52,8 @@ impl Watch {
         if ours.is_empty() {
             return;
         }
-        let states = record::states(&self.storage, &ours).await;
+        // Without them nothing is known of these hosts: it is tried again.
+        let Some(states) = record::states(&self.storage, &ours).await else { return };
         let now = Instant::now();
         let tries = self.members.tries.max(1);
         for address in ours {
@@ -64,11 +66,26 @@ impl Watch {
             let steady = Fate { flapping: std::mem::take(&mut entry.fate.flapping), ..Fate::default() };
             entry.fate = steady;
             if written.down {
-                entry.fate = Fate::down(&written.cause, &written.text, now, tries);
+                // It did not turn bad just now.
+                let long_ago = now.checked_sub(self.members.interval() * 3).unwrap_or(now);
+                entry.fate = Fate::down(&written.cause, &written.text, long_ago, tries);
                 self.turns.set(&address, now);
             }
-            entry.noted = Some(now);
+            // Not all of them at one moment.
+            let share = (hash(&address) % 1000) as f64 / 1000.0;
+            entry.note = Some(now + Duration::from_secs(self.members.last_check_seconds).mul_f64(share));
             entry.written = Some(written);
+        }
+    }
+
+    /// Looks once more for what was not known of hosts that are ours.
+    pub(super) async fn begin_again(&mut self) {
+        let unknown = |(address, entry): (&String, &super::Entry)| {
+            (entry.written.is_none() && self.ours.contains_key(&entry.shard)).then(|| address.clone())
+        };
+        let unknown: Vec<String> = self.hosts.iter().filter_map(unknown).collect();
+        if !unknown.is_empty() {
+            self.begin(unknown).await;
         }
     }
 

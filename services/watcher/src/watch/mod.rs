@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use commissaire::Client;
 use commissaire_api::{
     Host, StorageClient, WatchShard,
-    client::Watch as Follow,
+    client::Seen,
     record::{BOOTSTRAPPING, INVESTIGATING},
     watcher::{Checked, StatusOutput, WatcherState},
 };
@@ -33,6 +33,9 @@ use crate::{
 
 /// How often what is ripe is looked for, beside each look at a host.
 const SETTLE: u32 = 20;
+
+/// How many records are written at one time.
+const WRITES: usize = 32;
 
 /// What the watch is asked by others.
 #[derive(Debug)]
@@ -69,8 +72,10 @@ struct Entry {
     looking: bool,
     writing: bool,
     looks: u32,
-    /// When `last_check` was written last.
-    noted: Option<Instant>,
+    /// When `last_check` is to be written again.
+    note: Option<Instant>,
+    /// Whether an operation was at it since it was last looked at in full.
+    may_have_rebooted: bool,
     found: Option<Found>,
 }
 
@@ -89,6 +94,7 @@ pub(crate) struct Watch {
     brake: Brake,
     lively: Arc<Semaphore>,
     down: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
     done: mpsc::Sender<Done>,
 }
 
@@ -106,6 +112,7 @@ impl Watch {
             turns: Turns::new(members.interval()),
             lively: Arc::new(Semaphore::new(members.at_once.max(1))),
             down: Arc::new(Semaphore::new(members.down_at_once.max(1))),
+            writes: Arc::new(Semaphore::new(WRITES)),
             members,
             client,
             instance,
@@ -121,7 +128,7 @@ impl Watch {
     /// Watches until nobody asks any more.
     pub(crate) async fn run(
         mut self,
-        mut hosts: Follow<Host>,
+        mut hosts: mpsc::Receiver<Seen<Host>>,
         mut shares: watch::Receiver<Vec<u64>>,
         mut asks: mpsc::Receiver<Ask>,
         mut done: mpsc::Receiver<Done>,
@@ -134,10 +141,10 @@ impl Watch {
             tokio::select! {
                 () = sleep_until(next) => self.take_turns(),
                 Some(done) = done.recv() => self.take(done),
-                seen = hosts.next() => match seen {
-                    Ok(seen) => self.see(seen).await,
+                seen = hosts.recv() => match seen {
+                    Some(seen) => self.see(seen).await,
                     // The bus closes.
-                    Err(_) => return,
+                    None => return,
                 },
                 changed = shares.changed() => {
                     if changed.is_err() {
@@ -150,7 +157,10 @@ impl Watch {
                     Some(ask) => self.answer(ask).await,
                     None => return,
                 },
-                _ = settle.tick() => self.settle(),
+                _ = settle.tick() => {
+                    self.settle();
+                    self.begin_again().await;
+                }
                 _ = heartbeat.tick() => self.beat(),
             }
         }
@@ -189,12 +199,19 @@ impl Watch {
         // What fails must be well in full to be well again.
         let full = asked.is_some() || entry.fate.bad_since.is_some() || turn % full_every == 0;
         entry.looks = entry.looks.wrapping_add(1);
-        let places = if entry.fate.down { self.down.clone() } else { self.lively.clone() };
+        // What fails never keeps a place from what is well.
+        let places = if entry.fate.bad_since.is_some() { self.down.clone() } else { self.lively.clone() };
         let (eye, done, address) = (self.eye.clone(), self.done.clone(), address.to_owned());
         tokio::spawn(async move {
             let Ok(_place) = places.acquire_owned().await else { return };
             let began = Instant::now();
-            let found = if full { eye.look(&address).await } else { Ok(eye.knock(&address).await) };
+            let at = address.clone();
+            let look =
+                tokio::spawn(
+                    async move { if full { eye.look(&at).await } else { Ok(eye.knock(&at).await) } },
+                );
+            let panicked = |_| Err(commissaire::Error::malformed("what the host said was too much for us"));
+            let found = look.await.unwrap_or_else(panicked);
             let _ = done.send(Done::Looked { address, began, found, asked }).await;
         });
     }
@@ -221,7 +238,8 @@ impl Watch {
                 if let Some(entry) = self.hosts.get_mut(&address) {
                     entry.writing = false;
                     if let Some(written) = written {
-                        entry.noted = Some(Instant::now());
+                        entry.note =
+                            Some(Instant::now() + Duration::from_secs(self.members.last_check_seconds));
                         entry.written = Some(written);
                     }
                 }
@@ -244,6 +262,8 @@ impl Watch {
             share.checks += 1;
         }
         let at_work = [INVESTIGATING, BOOTSTRAPPING].contains(&entry.status.as_str());
+        // Until it is looked at in full again: that may be long after the operation.
+        entry.may_have_rebooted |= may_be_away || at_work;
         if (may_be_away || at_work) && found.look != Look::Well {
             return;
         }
@@ -259,22 +279,21 @@ impl Watch {
         if let (Some(full), Some(known)) = (&found.full, known)
             && !known.is_empty()
             && full.boot_id != known
-            && !may_be_away
+            && !entry.may_have_rebooted
         {
             let text = "it has rebooted, and no operation had planned that";
             events.push(event(WatcherState::Rebooted, address, "", text));
         }
-        if found.full.is_some() || found.look != Look::Well {
+        if found.full.is_some() && !may_be_away {
+            entry.may_have_rebooted = false;
+        }
+        if found.full.is_some() || found.look != Look::Well || entry.found.is_none() {
             entry.found = Some(found);
         }
         if let Some(rest) = entry.fate.rest(tries, interval, Instant::now()) {
             self.turns.set(address, (began + rest).max(Instant::now() + Duration::from_millis(50)));
         }
-        let well = self.hosts.get(address).is_none_or(|entry| entry.fate.bad_since.is_none());
         self.tell(events);
-        if !well {
-            self.settle();
-        }
         self.reconcile(address);
     }
 
@@ -341,17 +360,18 @@ impl Watch {
             text: entry.fate.text.clone(),
             full,
         };
-        let rest = Duration::from_secs(self.members.last_check_seconds);
         let stale = entry.fate.bad_since.is_none()
             && entry.found.is_some()
-            && entry.noted.is_some_and(|noted| noted.elapsed() >= rest);
-        if !wanted.differs(written) && !stale {
+            && entry.note.is_some_and(|note| note <= Instant::now());
+        if !wanted.differs(written, &entry.status) && !stale {
             return;
         }
         entry.writing = true;
         let (storage, client, done) = (self.storage.clone(), self.client.clone(), self.done.clone());
+        let writes = self.writes.clone();
         let (address, before) = (address.to_owned(), written.clone());
         tokio::spawn(async move {
+            let Ok(_place) = writes.acquire_owned().await else { return };
             let written = record::write(&storage, &client, &address, &before, &wanted).await;
             if written.is_none() {
                 // Whatever fails is not asked again at once.
