@@ -2,6 +2,7 @@
 
 mod alarms;
 mod archive;
+mod bootstrap;
 mod calls;
 mod campaign;
 mod counters;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use commissaire_api::record::{HostFailure, StepState};
-use commissaire_ssh::{Failure, Mode, Output, Script, Session, os::Os};
+use commissaire_ssh::{Failure, Output, Script, Session, os::Os};
 use sha2::{Digest, Sha256};
 
 use crate::plan::{Action, Kind};
@@ -22,7 +22,7 @@ const WOULD: u32 = 75;
 const MISSING: u32 = 76;
 
 impl Hands<'_> {
-    /// Does what `action` says; with what came of it. `restart`: a step on which a service rests has changed something.
+    /// Does what `action` says; with what came of it. `restart`: something on which a service rests was changed.
     pub(crate) async fn apply(&self, action: &Action, restart: bool) -> Result<StepState, Box<HostFailure>> {
         match &action.kind {
             Kind::Script { check, apply, shown, missing, variables } => {
@@ -34,7 +34,7 @@ impl Hands<'_> {
                 let text = format!(
                     "if ( {check}\n) >/dev/null 2>&1; then echo 'commissaire: unchanged'; exit 0; fi\n{then}"
                 );
-                let mut script = Script::new(text).as_root().within(self.limit);
+                let mut script = self.script(text);
                 for (name, value) in variables {
                     script = script.with(name, value);
                 }
@@ -56,8 +56,7 @@ impl Hands<'_> {
                 judge(action, "", &self.run(action, &script).await?, true)
             }
             Kind::File { path, content, mode } => {
-                let mode = mode.map_or(Mode::Kept, Mode::Of);
-                let written = self.session.write_file(path, content, mode).await;
+                let written = self.session.write_file(path, content, *mode).await;
                 let changed = written.map_err(|failure| of_host(action, &failure))?;
                 Ok(if changed { StepState::Changed } else { StepState::Unchanged })
             }
@@ -70,11 +69,17 @@ impl Hands<'_> {
                      exit; changed=changed; fi\necho \"commissaire: $changed\""
                 );
                 let restart = if restart { "yes" } else { "no" };
-                let script = Script::new(text).with("UNIT", *unit).with("RESTART", restart);
-                let output = self.run(action, &script.as_root().within(self.limit)).await?;
+                let script = self.script(text).with("UNIT", *unit).with("RESTART", restart);
+                let output = self.run(action, &script).await?;
                 judge(action, &format!("{enable}; {start}").replace("\"$UNIT\"", unit), &output, self.dry_run)
             }
         }
+    }
+
+    /// One that may change the host.
+    fn script(&self, text: String) -> Script {
+        let script = Script::new(text).within(self.limit);
+        if self.dry_run { script.as_root() } else { script.alone() }
     }
 
     async fn run(&self, action: &Action, script: &Script) -> Result<Output, Box<HostFailure>> {

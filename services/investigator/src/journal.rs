@@ -5,7 +5,7 @@ use commissaire::{Error, Result, time::timestamp};
 use commissaire_api::{
     Investigation, StorageClient,
     investigator::InvestigateParams,
-    record::{FAILED, FINISHED, IN_PROCESS, Progress, REQUESTED},
+    record::{FAILED, FINISHED, IN_PROCESS, Progress, REQUESTED, members},
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -25,7 +25,7 @@ pub(crate) async fn request(storage: &StorageClient, wanted: &InvestigateParams)
         address: wanted.address.clone(),
         run: Uuid::new_v4().simple().to_string(),
         status: REQUESTED.to_owned(),
-        wanted: map(wanted),
+        wanted: members(wanted),
         requested_at: timestamp(),
         ..Investigation::default()
     };
@@ -34,7 +34,9 @@ pub(crate) async fn request(storage: &StorageClient, wanted: &InvestigateParams)
         .update_or_create(&new, |record| {
             asked = Asked::Run(new.run.clone());
             if record.run == new.run || record.is_over() || record.run.is_empty() {
-                *record = new.clone();
+                // What a run before has left to be done.
+                let left = Progress { due: record.progress().due, ..Progress::default() };
+                *record = Investigation { progress: members(&left), ..new.clone() };
             } else if record.wanted == new.wanted {
                 asked = Asked::Run(record.run.clone());
             } else if wanted.facts_only && !wanted.trust_new_key && is_whole(&record.wanted) {
@@ -85,7 +87,7 @@ impl Journal {
                 }
                 let mut progress = record.progress();
                 progress.attempts += 1;
-                record.progress = map(&progress);
+                record.progress = members(&progress);
             }
         });
         let record = taken.await?.record;
@@ -100,13 +102,13 @@ impl Journal {
 
     /// Writes the progress down. `false`: somebody else has taken the journal.
     pub(crate) async fn write(&mut self) -> Result<bool> {
-        let progress = map(&self.progress);
+        let progress = members(&self.progress);
         self.change(|record| record.progress = progress.clone()).await
     }
 
     /// Writes down that it is over.
     pub(crate) async fn close(&mut self, well: bool) -> Result<bool> {
-        let progress = map(&self.progress);
+        let progress = members(&self.progress);
         let status = if well { FINISHED } else { FAILED };
         self.change(|record| {
             record.progress = progress.clone();
@@ -127,13 +129,5 @@ impl Journal {
         });
         self.record = changed.await?.record;
         Ok(is_mine)
-    }
-}
-
-/// A value as the members of an object field.
-pub(crate) fn map(value: &impl serde::Serialize) -> Map<String, Value> {
-    match serde_json::to_value(value) {
-        Ok(Value::Object(members)) => members,
-        _ => Map::new(),
     }
 }

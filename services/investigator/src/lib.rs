@@ -3,7 +3,7 @@
 //! * [`facts`]: what a host is.
 //! * [`config`]: the members of its configuration.
 //! * `plan`: the steps that a host of a kind needs; `apply`: a step on a host.
-//! * `journal`: what is wanted of a host and how far it is; `runs`: which of that this instance does; `run`: one of them.
+//! * `journal`: what is wanted of a host and how far it is; `runs`: which of that this instance does; `run`, `steps`, `twins`: one of them.
 //! * `methods`: what it answers.
 
 mod apply;
@@ -15,6 +15,8 @@ mod plan;
 mod run;
 mod runs;
 mod state;
+mod steps;
+mod twins;
 
 use std::{sync::Arc, time::Duration};
 

@@ -13,7 +13,6 @@ use tokio::time::timeout;
 
 use crate::{
     journal::{Asked, request},
-    runs::is_end,
     state::State,
 };
 
@@ -70,7 +69,7 @@ async fn end(state: &State, address: &str, run: &str) -> Result<Investigation, R
     loop {
         let over = state.over.notified();
         let record = state.storage.get::<Investigation>(address).await?;
-        if is_end(&record, run) {
+        if record.run != run || record.is_over() {
             return Ok(record);
         }
         let _ = timeout(LOOK, over).await;

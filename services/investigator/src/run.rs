@@ -7,18 +7,17 @@ use commissaire_api::{
     Cluster, Host, HostCreds, HostFailure, HostState,
     container::{NodeParams, NodeRegistered, RegisterNode},
     investigator::{InvestigatorEvent, InvestigatorState},
-    record::{ACTIVE, BOOTSTRAPPING, DISASSOCIATED, FAILED, INVESTIGATING, Step, StepState},
-    storage::{List, ListParams},
+    record::{ACTIVE, BOOTSTRAPPING, DISASSOCIATED, FAILED, INVESTIGATING, members},
 };
 use commissaire_ssh::{Credentials, Failure, Session, Target};
 use serde_json::{Map, Value};
 
 use crate::{
-    apply::Hands,
     facts::Facts,
-    journal::{Journal, map},
-    plan::{self, Action, Kind, Wanted},
+    journal::Journal,
+    plan::{self, Wanted},
     state::State,
+    twins,
 };
 
 /// The rests between tries to reach a host: it may be about to start.
@@ -28,7 +27,7 @@ const RESTS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 const MOST_ATTEMPTS: u32 = 50;
 
 /// Why a run ended before its end.
-enum Stopped {
+pub(crate) enum Stopped {
     /// What is wrong with the host, or with what is wanted of it.
     Failed(Box<HostFailure>),
     /// Somebody else has taken the journal.
@@ -44,9 +43,9 @@ impl From<Error> for Stopped {
 }
 
 /// One investigation at work.
-struct Run<'a> {
-    state: &'a State,
-    journal: Journal,
+pub(crate) struct Run<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) journal: Journal,
     address: String,
     seq: u64,
 }
@@ -80,23 +79,29 @@ pub(crate) async fn run(state: &Arc<State>, address: &str) -> Result<()> {
 impl Run<'_> {
     async fn work(&mut self) -> Result<(), Stopped> {
         let dry_run = self.journal.wanted.dry_run;
-        let before = self.host().await?;
+        self.host().await?;
         if !dry_run && !self.journal.wanted.facts_only {
             self.set_status(INVESTIGATING).await?;
         }
-        let session = self.connect().await?;
+        let new = HostState { address: self.address.clone(), ..HostState::default() };
+        let before = self.state.storage.find(&self.address).await?.map_or(new, |found| found.record);
+        let session = self.connect(&before).await?;
         let worked = self.on(&session, &before).await;
         session.close().await;
         worked
     }
 
     /// All that is done with a connection to the host.
-    async fn on(&mut self, session: &Session, before: &Host) -> Result<(), Stopped> {
+    async fn on(&mut self, session: &Session, before: &HostState) -> Result<(), Stopped> {
         let wanted = self.journal.wanted.clone();
         let facts = Facts::gather(session).await.map_err(|failure| self.of_host("facts", &failure))?;
         let mut warnings = facts.warnings();
-        warnings.extend(self.twins(&facts).await?);
-        self.learn(session, &facts, &warnings).await?;
+        let known = self.learn(session, &facts, &warnings).await?;
+        if before.machine_id != known.machine_id
+            || known.warnings.iter().any(|warning| twins::is_told(warning))
+        {
+            twins::tell(self.state, &known).await?;
+        }
         self.tell(InvestigatorState::Facts, "", &facts.os_name).await;
         if wanted.facts_only {
             return Ok(());
@@ -122,8 +127,6 @@ impl Run<'_> {
         {
             self.register(manager).await?;
             self.set_status(ACTIVE).await?;
-        } else if before.status == ACTIVE {
-            tracing::debug!(address = self.address, "the host has no container manager any more");
         }
         Ok(())
     }
@@ -136,7 +139,7 @@ impl Run<'_> {
     }
 
     /// Logs in, with patience for a host that is about to start.
-    async fn connect(&mut self) -> Result<Session, Stopped> {
+    async fn connect(&mut self, known: &HostState) -> Result<Session, Stopped> {
         let creds = self.state.storage.find::<HostCreds>(&self.address).await?;
         let (key, user) = match &creds {
             Some(found) => (found.record.ssh_priv_key.as_str(), found.record.remote_user.clone()),
@@ -144,10 +147,7 @@ impl Run<'_> {
         };
         let credentials = Credentials::of_record(&self.address, key);
         let credentials = credentials.map_err(|failure| self.of_host("connect", &failure))?;
-        let pinned = match self.state.storage.find::<HostState>(&self.address).await? {
-            Some(found) if !self.journal.wanted.trust_new_key => found.record.host_keys,
-            _ => Vec::new(),
-        };
+        let pinned = if self.journal.wanted.trust_new_key { Vec::new() } else { known.host_keys.clone() };
         let target = Target { address: self.address.clone(), user, credentials, pinned };
         let mut rests = RESTS.iter();
         loop {
@@ -170,7 +170,12 @@ impl Run<'_> {
     }
 
     /// Keeps what is known of the host now.
-    async fn learn(&self, session: &Session, facts: &Facts, warnings: &[String]) -> Result<(), Stopped> {
+    async fn learn(
+        &self,
+        session: &Session,
+        facts: &Facts,
+        warnings: &[String],
+    ) -> Result<HostState, Stopped> {
         // The host first: of one that is gone nothing is to stay.
         let learned = self.state.storage.update::<Host>(&self.address, |host| {
             host.os.clone_from(&facts.os);
@@ -180,48 +185,26 @@ impl Run<'_> {
         learned.await.map_err(|error| self.gone(error))?;
         let new = HostState { address: self.address.clone(), ..HostState::default() };
         let dry_run = self.journal.wanted.dry_run;
-        self.state
+        let learned = self
+            .state
             .storage
             .update_or_create(&new, |state| {
                 if let Some(key) = session.new_host_key() {
                     state.host_keys = vec![key.to_owned()];
                 }
+                let same = state.machine_id == facts.machine_id;
                 state.machine_id.clone_from(&facts.machine_id);
                 state.boot_id.clone_from(&facts.boot_id);
-                state.facts = map(facts);
-                state.warnings = warnings.to_vec();
+                state.facts = members(facts);
+                // Those of its twins are kept by whoever is looked over last.
+                state.warnings.retain(|warning| same && twins::is_told(warning));
+                state.warnings.extend_from_slice(warnings);
                 if !dry_run {
                     state.failure = Map::new();
                 }
             })
             .await?;
-        Ok(())
-    }
-
-    /// A word about other hosts with this one's machine id: they are copies of one image.
-    async fn twins(&self, facts: &Facts) -> Result<Option<String>, Stopped> {
-        if facts.machine_id.is_empty() {
-            return Ok(None);
-        }
-        let params = ListParams {
-            model_type_name: "HostState".to_owned(),
-            filter: Some(Map::from_iter([("machine_id".to_owned(), Value::from(facts.machine_id.as_str()))])),
-            fields: Some(vec!["address".to_owned()]),
-            limit: Some(5),
-            ..ListParams::default()
-        };
-        let listed = self.state.client.call(List, &params).await?;
-        let page: Value = listed.to().unwrap_or_default();
-        let others = page["records"].as_array().into_iter().flatten();
-        let others =
-            others.filter_map(|record| record["address"].as_str()).filter(|other| *other != self.address);
-        let others: Vec<&str> = others.collect();
-        Ok((!others.is_empty()).then(|| {
-            format!(
-                "its machine-id is also that of {}: it was copied from an image that had one",
-                others.join(", ")
-            )
-        }))
+        Ok(learned.record)
     }
 
     /// The cluster that was given, else the one that lists the host.
@@ -234,68 +217,6 @@ impl Run<'_> {
         }
         let clusters = self.state.storage.list::<Cluster>().await?;
         Ok(clusters.into_iter().find(|cluster| cluster.hostset.contains(&self.address)))
-    }
-
-    /// Does the steps that are not done.
-    async fn steps(&mut self, session: &Session, facts: &Facts, network: &Wanted) -> Result<(), Stopped> {
-        let members = &self.state.members;
-        let Some(os) = self.state.systems.find(&facts.release()) else {
-            let text = format!(
-                "no row of the OS table is for {:?} (ID_LIKE {:?}): say in os_file what to do",
-                facts.os,
-                facts.os_like.join(" ")
-            );
-            return Err(self.commissaire("plan", &text));
-        };
-        let actions = plan::plan(members, &self.state.templates, os, network);
-        let actions = actions.map_err(|why| self.commissaire("plan", &why))?;
-        self.take_up(&os.name, &actions);
-        self.write().await?;
-        let dry_run = self.journal.wanted.dry_run;
-        let limit = Duration::from_secs(members.step_seconds.max(1));
-        let hands = Hands { session, os, dry_run, limit };
-        for (at, action) in actions.iter().enumerate() {
-            if self.journal.progress.steps[at].state.is_over() {
-                continue;
-            }
-            self.set_step(at, StepState::Running).await?;
-            let restart = match &action.kind {
-                Kind::Service { after, .. } => self.journal.progress.steps.iter().any(|step| {
-                    matches!(step.state, StepState::Changed | StepState::WouldChange)
-                        && after.contains(&step.name)
-                }),
-                _ => false,
-            };
-            match hands.apply(action, restart).await {
-                Ok(state) => {
-                    self.journal.progress.changed |= state != StepState::Unchanged;
-                    self.set_step(at, state).await?;
-                    let word = serde_json::to_value(state).unwrap_or_default();
-                    self.tell(InvestigatorState::Step, &action.name, word.as_str().unwrap_or_default()).await;
-                }
-                Err(failure) => {
-                    // A step whose connection broke is taken up like one whose instance died.
-                    self.set_step(at, StepState::Failed).await?;
-                    return Err(Stopped::Failed(failure));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps what was done of these steps in an attempt before.
-    fn take_up(&mut self, os: &str, actions: &[Action]) {
-        let progress = &mut self.journal.progress;
-        let done = std::mem::take(&mut progress.steps);
-        let state = |name: &str| {
-            let known = done.iter().find(|step| step.name == name).map(|step| step.state);
-            known.filter(|state| state.is_over() && progress.os == os).unwrap_or(StepState::Pending)
-        };
-        progress.steps = actions
-            .iter()
-            .map(|action| Step { name: action.name.clone(), state: state(&action.name) })
-            .collect();
-        os.clone_into(&mut progress.os);
     }
 
     async fn register(&self, manager: String) -> Result<(), Stopped> {
@@ -317,7 +238,7 @@ impl Run<'_> {
         let new = HostState { address: self.address.clone(), ..HostState::default() };
         let kept = self.state.storage.find::<Host>(&self.address).await?.is_some();
         if kept && !self.journal.wanted.dry_run {
-            self.state.storage.update_or_create(&new, |state| state.failure = map(failure)).await?;
+            self.state.storage.update_or_create(&new, |state| state.failure = members(failure)).await?;
             // Who only asks what a host is does not judge it.
             if !self.journal.wanted.facts_only
                 && let Err(Stopped::Interrupted(error)) = self.set_status(FAILED).await
@@ -344,16 +265,7 @@ impl Run<'_> {
         set.await.map(drop).map_err(|error| self.gone(error))
     }
 
-    async fn set_step(&mut self, at: usize, state: StepState) -> Result<(), Stopped> {
-        self.journal.progress.steps[at].state = state;
-        self.write().await
-    }
-
-    async fn write(&mut self) -> Result<(), Stopped> {
-        if self.journal.write().await? { Ok(()) } else { Err(Stopped::Taken) }
-    }
-
-    async fn tell(&mut self, state: InvestigatorState, step: &str, text: &str) {
+    pub(crate) async fn tell(&mut self, state: InvestigatorState, step: &str, text: &str) {
         self.seq += 1;
         let event = InvestigatorEvent {
             state,
@@ -380,7 +292,7 @@ impl Run<'_> {
         self.failed(step, failure.kind.as_str(), &failure.text)
     }
 
-    fn commissaire(&self, step: &str, text: &str) -> Stopped {
+    pub(crate) fn commissaire(&self, step: &str, text: &str) -> Stopped {
         self.failed(step, "commissaire", text)
     }
 

@@ -1,24 +1,22 @@
 //! Which investigations this instance works on: those that it was asked for, and those that nobody goes on with.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use commissaire::{Backoff, Result};
-use commissaire_api::{
-    Investigation,
-    record::{IN_PROCESS, REQUESTED},
-    storage::{List, ListParams, MAX_PAGE, Page},
-};
-use serde_json::{Map, Value};
+use commissaire::{ErrorKind, Result};
+use commissaire_api::{Investigation, client::Seen, record::REQUESTED};
 use sha2::{Digest, Sha256};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Interval, interval, sleep},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{run, state::State};
 
 /// How long the lease of an instance on a host holds when it dies.
 const LEASE: Duration = Duration::from_secs(15);
-/// How often journals are looked for that nobody goes on with.
-const SCAN: Duration = Duration::from_secs(5);
+/// How often journals that are open are looked at: whether nobody goes on with them.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Works until `stop`; what was begun then goes on in `tasks`.
 pub(crate) async fn work(
@@ -28,7 +26,7 @@ pub(crate) async fn work(
     end: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(state.members.concurrency.max(1)));
-    let scan = scan(&state);
+    let follow = follow(&state);
     let dispatch = async {
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -53,7 +51,7 @@ pub(crate) async fn work(
     };
     tokio::select! {
         () = dispatch => {}
-        () = scan => {}
+        () = follow => {}
         () = stop.cancelled() => {}
     }
 }
@@ -84,7 +82,7 @@ async fn one(state: &Arc<State>, address: &str) {
     let lease = state.storage.lease(&lease_name(address), &state.instance, LEASE).await;
     let lease = match lease {
         Ok(Some(lease)) => lease,
-        // Whoever has it goes on with it, or dies and is found by a scan.
+        // Whoever has it goes on with it, or dies and is found by a look.
         Ok(None) => return,
         Err(error) => {
             tracing::warn!(address, %error, "a host cannot be investigated now: it is tried again");
@@ -104,60 +102,46 @@ async fn one(state: &Arc<State>, address: &str) {
     }
 }
 
-/// Looks for journals that are open, again and again.
-async fn scan(state: &Arc<State>) {
-    let backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(30) };
-    let mut failed = 0;
-    loop {
-        let mut looked = Ok(());
-        for status in [REQUESTED, IN_PROCESS] {
-            looked = looked.and(open(state, status).await);
-        }
-        let rest = match looked {
-            Ok(()) => {
-                failed = 0;
-                // Not all instances at one moment.
-                SCAN.mul_f64(0.8 + 0.4 * f64::from(std::process::id() % 100) / 100.0)
-            }
-            Err(error) => {
-                failed += 1;
-                tracing::debug!(%error, "open investigations could not be looked for");
-                backoff.after(failed)
-            }
-        };
-        tokio::time::sleep(rest).await;
+/// Follows the journals, and has those that are open looked at, again and again.
+async fn follow(state: &Arc<State>) {
+    // Not all instances at one moment.
+    let rest = LOOK.mul_f64(0.8 + 0.4 * f64::from(std::process::id() % 100) / 100.0);
+    let mut look = interval(rest);
+    let mut open = HashSet::new();
+    while let Err(error) = follow_some(state, &mut open, &mut look).await
+        && *error.kind() != ErrorKind::Closed
+    {
+        tracing::error!(%error, "journals cannot be followed; tried again");
+        sleep(LOOK).await;
     }
 }
 
-async fn open(state: &State, status: &str) -> Result<()> {
-    let mut params = ListParams {
-        model_type_name: "Investigation".to_owned(),
-        limit: Some(MAX_PAGE),
-        filter: Some(Map::from_iter([("status".to_owned(), Value::from(status))])),
-        fields: Some(vec!["address".to_owned()]),
-        ..ListParams::default()
-    };
+/// Until something goes wrong.
+async fn follow_some(state: &State, open: &mut HashSet<String>, look: &mut Interval) -> Result<()> {
+    let mut journals = state.storage.watch::<Investigation>().await?;
     loop {
-        let listed = timeout(Duration::from_secs(60), state.client.call(List, &params)).await;
-        let Ok(listed) = listed else {
-            tracing::warn!("open investigations cannot be looked for: the storage service takes too long");
-            return Ok(());
-        };
-        let malformed = |_| commissaire::Error::malformed("a list is not what was asked for");
-        let page: Page<Value> = listed?.to().map_err(malformed)?;
-        for record in &page.records {
-            if let Some(address) = record["address"].as_str() {
-                state.want(address);
+        let seen = tokio::select! {
+            seen = journals.next() => seen?,
+            _ = look.tick() => {
+                open.iter().for_each(|address| state.want(address));
+                continue;
             }
-        }
-        match page.next {
-            Some(next) => params.after = Some(next),
-            None => return Ok(()),
+        };
+        let is_open = |journal: &Investigation| !journal.is_over() && !journal.run.is_empty();
+        match seen {
+            Seen::All(all) => {
+                let all = all.into_iter().map(|found| found.record);
+                *open = all.filter(is_open).map(|journal| journal.address).collect();
+            }
+            Seen::Saved(found) if is_open(&found.record) => {
+                let journal = found.record;
+                if journal.status == REQUESTED {
+                    state.want(&journal.address);
+                }
+                open.insert(journal.address);
+            }
+            Seen::Saved(found) => drop(open.remove(&found.record.address)),
+            Seen::Deleted(address) => drop(open.remove(&address)),
         }
     }
-}
-
-/// Whether `record` is the end of `run`.
-pub(crate) fn is_end(record: &Investigation, run: &str) -> bool {
-    record.run != run || record.is_over()
 }

@@ -43,6 +43,6 @@ pub use engine::{Ssh, Target};
 pub use failure::{Failure, FailureKind};
 pub use options::{HostKeys, Jump, SshOptions};
 pub use output::Output;
-pub use script::{Script, quoted};
-pub use session::{Mode, Session};
+pub use script::Script;
+pub use session::Session;
 pub use trust::host_key;

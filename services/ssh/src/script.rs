@@ -3,6 +3,9 @@
 //! No word of a script stands on a command line there, where every user of the host could read it, and nothing is quoted
 //! for the shell of whoever logs in. The shell reads all of it before it begins: of a script that was cut short nothing is
 //! done.
+//!
+//! A connection that breaks ends a script at the next word that it says, in the middle of an upgrade perhaps. One that runs
+//! [`alone`](Script::alone) goes on to its end, and whoever comes after it waits for that.
 
 use std::time::Duration;
 
@@ -19,6 +22,7 @@ pub struct Script {
     text: String,
     variables: Vec<(String, Zeroizing<String>)>,
     pub(crate) as_root: bool,
+    alone: bool,
     pub(crate) limit: Duration,
     pub(crate) keep: usize,
 }
@@ -26,7 +30,14 @@ pub struct Script {
 impl Script {
     /// These lines. Its standard input is empty.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), variables: Vec::new(), as_root: false, limit: USUAL, keep: KEPT }
+        Self {
+            text: text.into(),
+            variables: Vec::new(),
+            as_root: false,
+            alone: false,
+            limit: USUAL,
+            keep: KEPT,
+        }
     }
 
     /// With this in its environment.
@@ -43,7 +54,15 @@ impl Script {
         self
     }
 
-    /// Ended when it takes longer.
+    /// As root, for what changes the host: it is not ended by a connection that breaks, and waits until no other script
+    /// that was begun so is at work there. What it says is heard when it has ended.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self.as_root()
+    }
+
+    /// Ended when it takes longer; while it waits for others as well.
     #[must_use]
     pub fn within(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -59,13 +78,33 @@ impl Script {
             input.push_str(&format!("{name}={}; export {name}\n", quoted(value)));
         }
         input.push_str(&self.text);
-        input.push_str("\n}\ncommissaire </dev/null; exit\n");
+        input.push_str("\n}\n");
+        input.push_str(if self.alone { ALONE } else { "commissaire </dev/null; exit\n" });
         Zeroizing::new(input.into_bytes())
     }
 }
 
+/// What runs a script alone. The lock is that of the shell which waits for it, not of what it leaves behind. What it says is
+/// in files that are nobody's but its own; a signal ends it, and then what it has said is told.
+const ALONE: &str = r#"run=/run
+[ -w "$run" ] || run=/tmp
+exec 9>>"$run/commissaire.lock"
+if command -v flock >/dev/null 2>&1 && ! flock -n 9; then
+    echo "waiting for what commissaire has begun on this host before" >&2
+    flock 9
+fi
+said=$(mktemp "$run/commissaire.XXXXXX") && exec 3>"$said" 4<"$said" && rm -f -- "$said" || exit
+said=$(mktemp "$run/commissaire.XXXXXX") && exec 5>"$said" 6<"$said" && rm -f -- "$said" || exit
+trap : HUP TERM
+( commissaire ) </dev/null >&3 2>&5 3>&- 4<&- 5>&- 6<&- 9>&-
+status=$?
+cat <&4
+cat <&6 >&2
+exit "$status"
+"#;
+
 /// One word of the shell.
-pub fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 

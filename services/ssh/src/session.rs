@@ -23,6 +23,10 @@ const TAIL: usize = 8 * 1024;
 /// How long what is still on its way is waited for when a script has ended: something that it left behind may hold its
 /// streams for ever.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the host is given to end by itself what takes too long.
+const GRACE: Duration = Duration::from_secs(2);
+/// How the `timeout` of coreutils ends when it had to end something, and when it had to kill it.
+const TIMED_OUT: [u32; 2] = [124, 137];
 /// How long the host may take for a channel.
 const OPEN: Duration = Duration::from_secs(20);
 /// How long writing a file may take.
@@ -48,15 +52,6 @@ enum Root {
     Free,
     /// By sudo, which asks for the password.
     Password,
-}
-
-/// Which mode a file gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// That of the file before it; 0644 for a new one.
-    Kept,
-    /// This one.
-    Of(u32),
 }
 
 impl Session {
@@ -85,25 +80,21 @@ impl Session {
     /// Runs a script. How it ends is for the caller to judge; it is an error when it cannot be begun, takes too long, or
     /// when the connection breaks before its end.
     pub async fn run(&self, script: &Script) -> Result<Output, Failure> {
-        let (become_root, password) = self.prefix(script.as_root).await?;
-        let mut input = Zeroizing::new(password.map(|line| line.as_bytes().to_vec()).unwrap_or_default());
+        let (become_root, mut input) = self.prefix(script.as_root).await?;
         input.extend_from_slice(&script.input());
-        // Not every server passes signals on, and none does when the connection breaks.
-        let seconds = script.limit.as_secs() + 2;
+        // The host ends it by itself: not every server passes signals on, and none does when the connection breaks.
+        let seconds = script.limit.as_secs_f64().ceil().max(1.0);
         let command = format!("exec {become_root}sh -c {} sh {seconds}", quoted(RUN));
         self.exec(&command, &input, script.limit, script.keep).await
     }
 
     /// Writes a file, as root: whole, or not at all; in place of what was there, whose owner it keeps, and which is kept
-    /// beside it once as `FILE.before-commissaire`. Whether that changed anything.
-    pub async fn write_file(&self, path: &str, content: &[u8], mode: Mode) -> Result<bool, Failure> {
-        let (become_root, password) = self.prefix(true).await?;
-        let mode = match mode {
-            Mode::Kept => String::new(),
-            Mode::Of(mode) => format!("{mode:o}"),
-        };
+    /// beside it once as `FILE.before-commissaire`. Without a `mode` it gets that of the file before it, a new one 0644.
+    /// Whether that changed anything.
+    pub async fn write_file(&self, path: &str, content: &[u8], mode: Option<u32>) -> Result<bool, Failure> {
+        let (become_root, mut input) = self.prefix(true).await?;
+        let mode = mode.map(|mode| format!("{mode:o}")).unwrap_or_default();
         let words = [path, &mode, &content.len().to_string()].map(quoted).join(" ");
-        let mut input = Zeroizing::new(password.map(|line| line.as_bytes().to_vec()).unwrap_or_default());
         input.extend_from_slice(content);
         let command = format!("exec {become_root}sh -c {} sh {words}", quoted(WRITE_FILE));
         let output = self.exec(&command, &input, WRITE, 4096).await?;
@@ -124,18 +115,19 @@ impl Session {
         let _ = timeout(LAST_WORDS, self.handle.disconnect(Disconnect::ByApplication, "", "")).await;
     }
 
-    /// What stands before a command that root is to run, and what sudo is to read before it.
-    async fn prefix(&self, as_root: bool) -> Result<(&'static str, Option<Zeroizing<String>>), Failure> {
-        if !as_root || self.target.user == "root" {
-            return Ok(("", None));
-        }
-        let line = || self.sudo_password.as_ref().map(|word| Zeroizing::new(format!("{}\n", **word)));
-        Ok(match self.root.get_or_try_init(|| self.find_root()).await? {
+    /// What stands before a command that root is to run, and what stands before its input: what sudo reads.
+    async fn prefix(&self, as_root: bool) -> Result<(&'static str, Zeroizing<Vec<u8>>), Failure> {
+        let root = match as_root && self.target.user != "root" {
+            true => *self.root.get_or_try_init(|| self.find_root()).await?,
+            false => Root::Already,
+        };
+        let (command, line) = match root {
             Root::Already => ("", None),
             Root::Free => ("sudo -n -- ", None),
             // Without what it remembers, so that it reads the password each time.
-            Root::Password => ("sudo -k -S -p '' -- ", line()),
-        })
+            Root::Password => ("sudo -k -S -p '' -- ", self.sudo_password.as_deref()),
+        };
+        Ok((command, Zeroizing::new(line.map(|word| format!("{word}\n").into_bytes()).unwrap_or_default())))
     }
 
     async fn find_root(&self) -> Result<Root, Failure> {
@@ -179,15 +171,16 @@ impl Session {
     ) -> Result<Output, Failure> {
         let address = &self.target.address;
         let lost = |error: russh::Error| broken(address, "before a command could be begun", &error);
-        let deadline = Instant::now() + limit;
+        let end = Instant::now() + limit;
+        let deadline = end + GRACE;
         let open = async {
             let channel = self.handle.channel_open_session().await.map_err(lost)?;
             channel.exec(true, command).await.map_err(lost)?;
             Ok(channel)
         };
         let opened = timeout(OPEN.min(limit), open).await;
-        let late = || Failure::new(FailureKind::Lost, format!("{address} opens no channel"));
-        let (mut reader, writer) = opened.map_err(|_| late())??.split();
+        let silent = |_| Failure::new(FailureKind::Lost, format!("{address} opens no channel"));
+        let (mut reader, writer) = opened.map_err(silent)??.split();
         let write = async {
             // A command that ends before it has read all says why by its exit status.
             let _ = writer.data(input).await;
@@ -197,16 +190,13 @@ impl Session {
         tokio::pin!(write);
         let (mut out, mut tail) = (Kept::new(keep / 2, keep / 2), Kept::new(0, TAIL));
         let (mut status, mut signal) = (None, None);
-        let mut ended = false;
+        let (mut ended, mut late) = (false, false);
         let mut until = deadline;
         loop {
             let message = tokio::select! {
                 () = &mut write => None,
                 message = timeout_at(until, reader.wait()) => Some(message),
             };
-            if ended {
-                until = deadline.min(Instant::now() + LAST_WORDS);
-            }
             match message {
                 None => {}
                 Some(Ok(Some(ChannelMsg::Data { data }))) => {
@@ -217,12 +207,10 @@ impl Session {
                 Some(Ok(Some(ChannelMsg::ExitStatus { exit_status }))) => {
                     status = Some(exit_status);
                     ended = true;
-                    until = deadline.min(Instant::now() + LAST_WORDS);
                 }
                 Some(Ok(Some(ChannelMsg::ExitSignal { signal_name, .. }))) => {
                     signal = Some(name(&signal_name));
                     ended = true;
-                    until = deadline.min(Instant::now() + LAST_WORDS);
                 }
                 Some(Ok(Some(ChannelMsg::Failure))) => {
                     let text = format!("{address} does not run commands for {}", self.target.user);
@@ -230,19 +218,27 @@ impl Session {
                 }
                 Some(Ok(Some(ChannelMsg::Close) | None)) => break,
                 Some(Ok(Some(_))) => {}
-                Some(Err(_)) if status.is_some() || signal.is_some() => break,
+                Some(Err(_)) if ended || late => break,
                 Some(Err(_)) => {
+                    // What it has to say to that is heard.
+                    late = true;
+                    until = Instant::now() + LAST_WORDS;
                     let _ = timeout(LAST_WORDS, writer.signal(Sig::TERM)).await;
-                    let _ = timeout(LAST_WORDS, writer.close()).await;
-                    let text = format!(
-                        "a command on {address} did not end within {limit:?}; it was told to: {}",
-                        tail.text().trim()
-                    );
-                    return Err(Failure::new(FailureKind::Command, text));
                 }
+            }
+            if ended && !late {
+                until = deadline.min(Instant::now() + LAST_WORDS);
             }
         }
         let _ = timeout(LAST_WORDS, writer.close()).await;
+        late |= Instant::now() >= end && status.is_some_and(|status| TIMED_OUT.contains(&status));
+        if late {
+            let text = format!(
+                "a command on {address} did not end within {limit:?}; it was told to: {}",
+                tail.text().trim()
+            );
+            return Err(Failure::new(FailureKind::Command, text));
+        }
         if status.is_none() && signal.is_none() {
             let text = format!(
                 "the connection to {address} broke before a command had ended: it may have been carried out or not"

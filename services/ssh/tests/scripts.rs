@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use commissaire::testkit::until;
 use commissaire_ssh::{FailureKind, Script};
 
 use crate::sshd::Sshd;
@@ -110,4 +111,35 @@ async fn many_scripts_run_on_one_session_at_once() {
         }
     });
     futures_util::future::join_all(runs).await;
+}
+
+#[tokio::test]
+async fn what_runs_alone_outlives_its_connection_and_is_waited_for() {
+    let sshd = Sshd::start().await;
+    let (first, second) = (sshd.session().await, sshd.session().await);
+    let file = sshd.path("done");
+    let begun = sshd.path("begun");
+    // It goes on saying something: without a reader each word would be its last.
+    let text = "touch \"$BEGUN\"; for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.2; done; echo all >\"$FILE\"";
+    let long =
+        Script::new(text).alone().with("FILE", file.to_str().unwrap()).with("BEGUN", begun.to_str().unwrap());
+    let running = tokio::spawn(async move { first.run(&long).await });
+    until("it has begun", Duration::from_secs(10), async || begun.exists()).await.unwrap();
+    running.abort();
+    assert!(running.await.unwrap_err().is_cancelled());
+    let next = Script::new("cat \"$FILE\"; sleep 60 & echo more >&2; exit 3").alone();
+    let output = second.run(&next.with("FILE", file.to_str().unwrap())).await.unwrap();
+    assert_eq!((output.out.as_str(), output.status), ("all\n", Some(3)), "{output:?}");
+    assert!(output.tail.contains("waiting for what commissaire has begun"), "{output:?}");
+    assert!(output.tail.contains("more"), "{output:?}");
+    // Nor is what it has left behind in the way.
+    let began = Instant::now();
+    let output = second.run(&Script::new("echo well").alone()).await.unwrap();
+    assert_eq!((output.out.as_str(), began.elapsed() < Duration::from_secs(30)), ("well\n", true));
+    // What takes too long is in the way no longer, and what it had said is told.
+    let script = Script::new("echo begun; sleep 60; echo never").alone().within(Duration::from_secs(2));
+    let failure = second.run(&script).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Command);
+    assert!(failure.text.contains("begun") && !failure.text.contains("never"), "{failure}");
+    assert!(second.run(&Script::new("true").alone()).await.unwrap().is_well());
 }

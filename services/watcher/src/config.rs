@@ -19,7 +19,7 @@ pub struct Members {
     pub tries: u32,
     /// How many hosts are looked at at one time.
     pub at_once: usize,
-    /// How many of those that are down already: they never wait with the others.
+    /// How many of those that fail: the others never wait for them.
     pub down_at_once: usize,
     /// When so many hosts of a hundred, and three at least, turn bad within two intervals, that is more likely our fault
     /// than theirs: then no status is written. 100 is never.

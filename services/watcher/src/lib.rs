@@ -241,3 +241,34 @@ impl Instance for Watcher {
         let _ = timeout(grace.max(Duration::from_secs(1)), shares).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_the_queue_are_bare_or_in_a_notification() {
+        let at = "2016-11-22T12:00:00.000000";
+        for body in [
+            format!(r#"{{"address": "10.0.0.7", "last_check": "{at}"}}"#),
+            format!(r#"{{"jsonrpc": "2.0", "params": {{"address": "10.0.0.7", "last_check": "{at}"}}}}"#),
+            format!(r#"{{"jsonrpc": "2.0", "method": "m", "id": 1, "params": ["10.0.0.7", "{at}"]}}"#),
+        ] {
+            let record = read(body.as_bytes());
+            let record = record.map(|record| (record.address, record.last_check));
+            assert_eq!(record, Some(("10.0.0.7".to_owned(), at.to_owned())), "{body}");
+        }
+        for body in [
+            "",
+            "null",
+            "7",
+            "{}",
+            "[]",
+            "\"10.0.0.7\"",
+            r#"{"jsonrpc": "2.0"}"#,
+            r#"{"jsonrpc": "2.0", "params": []}"#,
+        ] {
+            assert_eq!(read(body.as_bytes()), None, "{body}");
+        }
+    }
+}

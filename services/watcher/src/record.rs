@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use commissaire::{Client, Error, RpcError, time::timestamp};
 use commissaire_api::{
     Host, HostState, StorageClient,
-    record::{ACTIVE, DISASSOCIATED, UNREACHABLE},
-    watcher::{Watched, WatcherEvent, WatcherState},
+    record::{ACTIVE, DISASSOCIATED, UNREACHABLE, members},
+    watcher::{WatcherEvent, WatcherState},
 };
-use serde_json::{Map, Value};
 
 use crate::{check::Full, watch::event};
 
@@ -38,7 +37,7 @@ pub(crate) struct Wanted {
 
 impl Written {
     pub(crate) fn of(state: &HostState) -> Self {
-        let watched = watched(state);
+        let watched = state.watched();
         Self {
             down: watched.down,
             flapping: watched.flapping,
@@ -131,13 +130,13 @@ async fn change(storage: &StorageClient, address: &str, wanted: &Wanted) -> Resu
     let now = timestamp();
     let new = HostState { address: address.to_owned(), ..HostState::default() };
     let state = storage.find::<HostState>(address).await?.map(|found| found.record).unwrap_or_default();
-    let mut was = watched(&state).was;
+    let mut was = state.watched().was;
     let status = storage.get::<Host>(address).await?.status;
     if wanted.down && is_good(&status) && was != status {
         // What it was is known before it is so no longer: whoever goes on from here gives it back.
         was.clone_from(&status);
         let keep = |state: &mut HostState| {
-            let mut watched = watched(state);
+            let mut watched = state.watched();
             watched.was.clone_from(&status);
             state.watch = members(&watched);
         };
@@ -155,7 +154,7 @@ async fn change(storage: &StorageClient, address: &str, wanted: &Wanted) -> Resu
         .await?;
     let saved = storage
         .update_or_create(&new, |state| {
-            let mut watched = watched(state);
+            let mut watched = state.watched();
             if watched.down != wanted.down {
                 watched.since.clone_from(&now);
                 let word = if wanted.down { format!("down {}", wanted.cause) } else { "up".to_owned() };
@@ -189,15 +188,4 @@ pub(crate) async fn tell(client: &Client, event: &WatcherEvent) {
 
 fn is_good(status: &str) -> bool {
     [ACTIVE, DISASSOCIATED].contains(&status)
-}
-
-fn members(watched: &Watched) -> Map<String, Value> {
-    match serde_json::to_value(watched) {
-        Ok(Value::Object(members)) => members,
-        _ => Map::new(),
-    }
-}
-
-fn watched(state: &HostState) -> Watched {
-    serde_json::from_value(Value::Object(state.watch.clone())).unwrap_or_default()
 }

@@ -23,35 +23,37 @@ impl StorageClient {
     /// When others have changed it meanwhile, `edit` is given what they have made of it, so that it may be called several
     /// times; what it did is stored once. That holds as well when the storage service, its store or the bus fail within:
     /// then the log of changes tells whether it was stored. Tried for 30 s; the error says then whether it may be stored.
-    pub async fn update<T: Record>(&self, key: &str, mut edit: impl FnMut(&mut T)) -> Result<Versioned<T>> {
-        let until = Instant::now() + LONGEST;
-        let mut attempt = 0;
-        loop {
-            let mut found = self.patiently(until, || self.get_versioned::<T>(key)).await?;
-            edit(&mut found.record);
-            match self.swap(key, &found, until).await? {
-                Some(revision) => return Ok(Versioned { record: found.record, revision }),
-                None if Instant::now() >= until => {
-                    return Err(Error::timeout(format_args!("changing {} {key:?}", T::MODEL.name), LONGEST));
-                }
-                None => {}
-            }
-            attempt += 1;
-            sleep(BACKOFF.after(attempt)).await;
-        }
+    pub async fn update<T: Record>(&self, key: &str, edit: impl FnMut(&mut T)) -> Result<Versioned<T>> {
+        self.change(key, || self.get_versioned(key), edit).await
     }
 
     /// As [`update`](Self::update), and makes the record where there is none: `edit` is given `new` then.
     pub async fn update_or_create<T: Record + Clone>(
         &self,
         new: &T,
-        mut edit: impl FnMut(&mut T),
+        edit: impl FnMut(&mut T),
     ) -> Result<Versioned<T>> {
+        let look = || async {
+            let found = self.find(new.key()).await?;
+            Ok(found.unwrap_or_else(|| Versioned { record: new.clone(), revision: 0 }))
+        };
+        self.change(new.key(), look, edit).await
+    }
+
+    /// Looks, edits and saves, until nobody else has saved in between.
+    async fn change<T: Record, F>(
+        &self,
+        key: &str,
+        look: impl Fn() -> F,
+        mut edit: impl FnMut(&mut T),
+    ) -> Result<Versioned<T>>
+    where
+        F: Future<Output = Result<Versioned<T>>>,
+    {
         let until = Instant::now() + LONGEST;
-        let (mut attempt, key) = (0, new.key());
+        let mut attempt = 0;
         loop {
-            let found = self.patiently(until, || self.find::<T>(key)).await?;
-            let mut found = found.unwrap_or_else(|| Versioned { record: new.clone(), revision: 0 });
+            let mut found = self.patiently(until, &look).await?;
             edit(&mut found.record);
             match self.swap(key, &found, until).await? {
                 Some(revision) => return Ok(Versioned { record: found.record, revision }),

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::{
     model::{Field, Kept, Model},
     record::Record,
+    watcher::Watched,
 };
 
 /// The row of [`HostState`].
@@ -50,7 +51,7 @@ pub struct HostState {
     /// What somebody should look at, although nothing failed.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// How it fares, as the watcher found it: [`Watched`](crate::watcher::Watched).
+    /// How it fares, as the watcher found it: [`Watched`].
     #[serde(default)]
     pub watch: Map<String, Value>,
 }
@@ -82,6 +83,11 @@ impl HostState {
     /// Why the last investigation failed, if it did.
     pub fn failure(&self) -> Option<HostFailure> {
         serde_json::from_value(Value::Object(self.failure.clone())).ok()
+    }
+
+    /// How it fares, as the watcher found it.
+    pub fn watched(&self) -> Watched {
+        serde_json::from_value(Value::Object(self.watch.clone())).unwrap_or_default()
     }
 }
 

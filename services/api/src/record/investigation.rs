@@ -74,6 +74,10 @@ pub struct Progress {
     pub steps: Vec<Step>,
     /// Whether anything on the host was changed, or would be.
     pub changed: bool,
+    /// The steps whose service is to be started anew, because something on which it rests was changed or may have been. Kept
+    /// from run to run, until that is done.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub due: Vec<String>,
     /// Why it failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<HostFailure>,

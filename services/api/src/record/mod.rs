@@ -1,6 +1,7 @@
 //! The records: a type each, beside its row in the table of models.
 
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
 use crate::model::Model;
 
@@ -39,6 +40,14 @@ pub trait Record: Serialize + DeserializeOwned {
 
     /// What tells it from others of its model.
     fn key(&self) -> &str;
+}
+
+/// A value as the members of an object field; none of what is no object.
+pub fn members(value: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(members)) => members,
+        _ => Map::new(),
+    }
 }
 
 /// The status of a host that is being looked over.

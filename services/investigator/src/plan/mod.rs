@@ -40,6 +40,8 @@ pub(crate) enum Kind {
 
 /// Where a host notes which packages its package manager says that it has installed.
 const NOTES: &str = "/var/lib/commissaire/installed";
+/// Where it notes until its next boot what is there only then.
+const STAGED: &str = "/run/commissaire.staged";
 
 /// The steps of a host of this kind, or why there can be none.
 pub(crate) fn plan(
@@ -107,10 +109,20 @@ fn install(os: &Os, name: &'static str, daemon: &str, unit: &'static str) -> Act
         os.active
     );
     let apply = os.install.as_ref().filter(|_| !packages.is_empty()).map(|install| {
-        format!(
-            "( {install} ) || exit\nmkdir -p /var/lib/commissaire\nfor PACKAGE in $PACKAGES; do\n\
+        let note = format!(
+            "mkdir -p /var/lib/commissaire\nfor PACKAGE in $PACKAGES; do\n\
              grep -qxF \"$PACKAGE\" {NOTES} 2>/dev/null || echo \"$PACKAGE\" >>{NOTES}\ndone"
-        )
+        );
+        match os.needs_reboot.as_deref().filter(|_| os.staged) {
+            None => format!("( {install} ) || exit\n{note}"),
+            // What is staged already is not asked for again.
+            Some(is_staged) => format!(
+                "is_staged() {{\n( {is_staged} ) >/dev/null 2>&1\n}}\n\
+                 is_staged && grep -qxF \"$PACKAGES\" {STAGED} 2>/dev/null || ( {install} ) || exit\n\
+                 command -v {daemon} >/dev/null 2>&1 || ! is_staged || {{\necho \"$PACKAGES\" >>{STAGED}\n\
+                 echo \"{name} is there from the next boot on: reboot the host, then investigate it again\" >&2\nexit 1\n}}\n{note}"
+            ),
+        }
     });
     let missing = match os.install {
         None => {

@@ -42,6 +42,9 @@ pub struct Os {
     /// Installs `$PACKAGES`; `None` where software comes with the image only.
     #[serde(default)]
     pub install: Option<String>,
+    /// Whether what is installed is there from the next boot on.
+    #[serde(default)]
+    pub staged: bool,
     /// Ends with 0 when `$PACKAGE` is installed.
     #[serde(default)]
     pub installed: Option<String>,

@@ -7,7 +7,7 @@ use commissaire_api::{
 };
 
 use super::{Ask, Watch};
-use crate::{check::Found, fate::Look, record, shards::shard_of};
+use crate::{check::Found, fate::Look, record};
 
 impl Watch {
     pub(super) async fn answer(&mut self, ask: Ask) {
@@ -30,8 +30,8 @@ impl Watch {
                         .collect::<Vec<_>>(),
                 );
                 shards.sort_by(|a, b| a.shard.cmp(&b.shard));
-                let unwell = self.hosts.iter().filter(|(address, entry)| {
-                    entry.fate.bad_since.is_some() && self.ours.contains_key(&shard_of(address))
+                let unwell = self.hosts.iter().filter(|(_, entry)| {
+                    entry.fate.bad_since.is_some() && self.ours.contains_key(&entry.shard)
                 });
                 let mut unwell: Vec<Unwell> = unwell
                     .map(|(address, entry)| Unwell {
@@ -53,8 +53,8 @@ impl Watch {
             (share.hosts, share.down) = (0, 0);
             share.at.clone_from(&at);
         }
-        for (address, entry) in &self.hosts {
-            if let Some(share) = self.ours.get_mut(&shard_of(address)) {
+        for entry in self.hosts.values() {
+            if let Some(share) = self.ours.get_mut(&entry.shard) {
                 share.hosts += 1;
                 share.down += u32::from(entry.fate.down);
             }

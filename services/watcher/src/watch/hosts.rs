@@ -42,7 +42,6 @@ impl Watch {
         let entry = self.hosts.entry(host.address.clone()).or_default();
         entry.shard = shard_of(&host.address);
         entry.status = host.status;
-        entry.last_check = host.last_check;
         new.then_some(host.address)
     }
 
@@ -101,8 +100,8 @@ impl Watch {
             );
         }
         tracing::info!(shares = self.ours.len(), "shares of the hosts");
-        let theirs: Vec<String> =
-            self.hosts.keys().filter(|address| new.contains(&shard_of(address))).cloned().collect();
+        let theirs = self.hosts.iter().filter(|(_, entry)| new.contains(&entry.shard));
+        let theirs = theirs.map(|(address, _)| address.clone()).collect();
         self.begin(theirs).await;
     }
 }

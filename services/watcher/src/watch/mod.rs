@@ -65,7 +65,6 @@ pub(crate) enum Done {
 struct Entry {
     shard: u64,
     status: String,
-    last_check: String,
     fate: Fate,
     /// What the records say of it.
     written: Option<Written>,
