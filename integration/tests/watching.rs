@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use commissaire_integration::{Fleet, Outcome, Place, Process, ensure, until};
+use commissaire_integration::{Fleet, Outcome, Place, Process, ensure, left_out, until};
 use serde_json::{Value, json};
 
 use crate::hosts::{Control, host, start_up};
@@ -25,12 +25,9 @@ async fn good(control: &Control) -> Outcome {
     let mut arguments = vec!["add", "--key", &key, "--facts-only"];
     arguments.extend(addresses.iter().map(String::as_str));
     control.host(0, &arguments).await?;
-    for address in &addresses {
-        let data =
-            json!({"model_type_name": "Host", "model_json_data": {"address": address, "status": "active"}});
-        save(&control.place, data).await?;
-    }
-    Ok(())
+    let records: Vec<Value> =
+        addresses.iter().map(|address| json!({"address": address, "status": "active"})).collect();
+    save(&control.place, json!({"model_type_name": "Host", "model_json_data": records})).await
 }
 
 async fn save(place: &Place, record: Value) -> Outcome {
@@ -230,4 +227,58 @@ async fn instances_share_the_hosts_and_take_over_from_one_that_dies() -> Outcome
     })
     .await?;
     second.terminate().await?.expect(0).map(drop)
+}
+
+#[tokio::test]
+async fn of_two_hundred_some_die_and_then_most_are_cut_off() -> Outcome {
+    if left_out("of_two_hundred_some_die_and_then_most_are_cut_off") {
+        return Ok(());
+    }
+    let seconds = 10;
+    let config = json!({"watcher": {"interval_seconds": seconds, "full_every": 3}});
+    let control = Control::over(&["fedora"; 200], config).await?;
+    good(&control).await?;
+    let interval = Duration::from_secs(seconds);
+    let place = &control.place;
+    let ears = listen(place).await?;
+    tokio::time::sleep(interval * 3 / 2).await;
+    let dead: Vec<usize> = (0..10).map(|at| at * 17 + 3).collect();
+    let mut expected: Vec<String> = dead.iter().map(|at| control.fleet.address(*at)).collect();
+    expected.sort();
+    for machine in &dead {
+        control.fleet.control("blackhole", *machine, &[]).await?;
+    }
+    let began = Instant::now();
+    until("ten are unreachable", interval * 4, async || {
+        with_status(place, "unreachable").await.is_ok_and(|found| found == expected)
+    })
+    .await?;
+    let took = began.elapsed();
+    ensure!(took <= interval * 2 + Duration::from_secs(1), "it took {took:?} to see that they are down");
+    ensure!(with_status(place, "active").await?.len() == 190, "others are not as they were");
+    for machine in &dead {
+        control.fleet.control("unblackhole", *machine, &[]).await?;
+    }
+    let began = Instant::now();
+    until("they are back", interval * 4, async || {
+        with_status(place, "active").await.is_ok_and(|found| found.len() == 200)
+    })
+    .await?;
+    let took = began.elapsed();
+    ensure!(took <= interval + Duration::from_secs(1), "it took {took:?} to see that they are back");
+    ensure!((heard(&ears, "down").len(), heard(&ears, "up").len()) == (10, 10), "{:?}", ears.out());
+    // Three of five are cut off at once.
+    for machine in 0..120 {
+        control.fleet.control("partition", machine, &[]).await?;
+    }
+    until("the brake", interval * 4, async || !heard(&ears, "braked").is_empty()).await?;
+    tokio::time::sleep(interval * 3).await;
+    ensure!(with_status(place, "active").await?.len() == 200, "a status was written");
+    ensure!((heard(&ears, "braked").len(), heard(&ears, "down").len()) == (1, 10), "{:?}", ears.out());
+    for machine in 0..120 {
+        control.fleet.control("heal", machine, &[]).await?;
+    }
+    until("the brake is off", interval * 8, async || !heard(&ears, "released").is_empty()).await?;
+    ensure!(with_status(place, "active").await?.len() == 200, "a status was written");
+    Ok(())
 }
