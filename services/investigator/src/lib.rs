@@ -3,7 +3,7 @@
 //! * [`facts`]: what a host is.
 //! * [`config`]: the members of its configuration.
 //! * `plan`: the steps that a host of a kind needs; `apply`: a step on a host.
-//! * `journal`: what is wanted of a host and how far it is; `runs`: which of that this instance does; `run`, `steps`, `twins`: one of them.
+//! * `journal`: what is asked for of a host; `run`, `steps`, `twins`: doing it.
 //! * `methods`: what it answers.
 
 mod apply;
@@ -13,7 +13,6 @@ mod journal;
 mod methods;
 mod plan;
 mod run;
-mod runs;
 mod state;
 mod steps;
 mod twins;
@@ -26,11 +25,8 @@ use commissaire::{
     app::{Instance, Program, Start},
     config::{Config, OwnMembers},
 };
-use tokio::time::timeout;
-use tokio_util::{
-    sync::CancellationToken,
-    task::{AbortOnDropHandle, TaskTracker},
-};
+use commissaire_api::{Investigation, client::Stops};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{config::Members, state::State};
 
@@ -47,9 +43,7 @@ pub const PROGRAM: Program = Program {
 struct Investigator {
     running: Running,
     work: AbortOnDropHandle<()>,
-    stop: CancellationToken,
-    end: CancellationToken,
-    tasks: TaskTracker,
+    stops: Stops,
 }
 
 async fn start(begin: Start) -> commissaire::Result<Investigator> {
@@ -57,9 +51,13 @@ async fn start(begin: Start) -> commissaire::Result<Investigator> {
     let client = Client::counted(begin.bus.clone(), begin.metrics.clone());
     let state = Arc::new(State::new(client, members)?);
     let running = methods::service(state.clone()).metrics(begin.metrics).start(begin.bus).await?;
-    let (stop, end, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-    let work = tokio::spawn(runs::work(state, stop.clone(), tasks.clone(), end.clone()));
-    Ok(Investigator { running, work: AbortOnDropHandle::new(work), stop, end, tasks })
+    let stops = Stops::default();
+    let (runs, client, at_once) = (state.runs.clone(), state.client.clone(), state.members.concurrency);
+    let work = runs.work::<Investigation, _, _>(client, at_once, stops.clone(), move |address| {
+        let state = state.clone();
+        async move { run::run(&state, &address).await }
+    });
+    Ok(Investigator { running, work: AbortOnDropHandle::new(tokio::spawn(work)), stops })
 }
 
 #[async_trait]
@@ -75,14 +73,9 @@ impl Instance for Investigator {
     /// Takes nothing new, and gives what was begun `grace` to end; what has not is taken up by another instance, or at the
     /// next start.
     async fn finish(self: Box<Self>, grace: Duration) {
-        let Self { running, work, stop, end, tasks } = *self;
-        stop.cancel();
-        tasks.close();
-        tokio::join!(running.drain(grace), async {
-            let _ = timeout(grace.saturating_sub(Duration::from_millis(500)), tasks.wait()).await;
-            end.cancel();
-            tasks.wait().await;
-        });
+        let Self { running, work, stops } = *self;
+        stops.stop.cancel();
+        tokio::join!(running.drain(grace), stops.finish(grace));
         let _ = work.await;
     }
 }

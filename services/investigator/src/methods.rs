@@ -31,7 +31,7 @@ pub(crate) fn service(state: Arc<State>) -> Service<State> {
 async fn begin(state: Arc<State>, wanted: InvestigateParams, _: Context) -> Result<(), RpcError> {
     exists(&state, &wanted.address).await?;
     let asked = request(&state.storage, &wanted).await?;
-    state.want(&wanted.address);
+    state.runs.want(&wanted.address);
     match asked {
         Asked::Run(_) => Ok(()),
         Asked::Busy(_) => Err(RpcError::new(
@@ -46,7 +46,7 @@ async fn investigate(state: Arc<State>, wanted: InvestigateParams, _: Context) -
     exists(&state, &wanted.address).await?;
     loop {
         let asked = request(&state.storage, &wanted).await?;
-        state.want(&wanted.address);
+        state.runs.want(&wanted.address);
         let (run, is_ours) = match asked {
             Asked::Run(run) => (run, true),
             Asked::Busy(run) => (run, false),
@@ -67,7 +67,7 @@ async fn investigate(state: Arc<State>, wanted: InvestigateParams, _: Context) -
 /// The journal at the end of `run`.
 async fn end(state: &State, address: &str, run: &str) -> Result<Investigation, RpcError> {
     loop {
-        let over = state.over.notified();
+        let over = state.runs.over();
         let record = state.storage.get::<Investigation>(address).await?;
         if record.run != run || record.is_over() {
             return Ok(record);

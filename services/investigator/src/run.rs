@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use commissaire::{Error, Result, RpcError, time::timestamp};
 use commissaire_api::{
-    Cluster, Host, HostCreds, HostFailure, HostState,
+    Cluster, Host, HostCreds, HostFailure, HostState, Investigation,
+    client::Journal,
     container::{NodeParams, NodeRegistered, RegisterNode},
     investigator::{InvestigatorEvent, InvestigatorState},
     record::{ACTIVE, BOOTSTRAPPING, DISASSOCIATED, FAILED, INVESTIGATING, members},
@@ -14,7 +15,6 @@ use serde_json::{Map, Value};
 
 use crate::{
     facts::Facts,
-    journal::Journal,
     plan::{self, Wanted},
     state::State,
     twins,
@@ -45,14 +45,16 @@ impl From<Error> for Stopped {
 /// One investigation at work.
 pub(crate) struct Run<'a> {
     pub(crate) state: &'a State,
-    pub(crate) journal: Journal,
+    pub(crate) journal: Journal<Investigation>,
     address: String,
     seq: u64,
 }
 
 /// Works on the journal of `address` to its end. An error: it was interrupted.
 pub(crate) async fn run(state: &Arc<State>, address: &str) -> Result<()> {
-    let Some(journal) = Journal::open(&state.storage, address, &state.instance).await? else { return Ok(()) };
+    let Some(journal) = Journal::open(&state.storage, address, state.runs.instance()).await? else {
+        return Ok(());
+    };
     let mut run = Run { state, journal, address: address.to_owned(), seq: 0 };
     run.tell(InvestigatorState::Started, "", "").await;
     let ended = run.work().await;
@@ -270,7 +272,7 @@ impl Run<'_> {
         let event = InvestigatorEvent {
             state,
             address: self.address.clone(),
-            run: self.journal.record.run.clone(),
+            run: self.journal.run().to_owned(),
             seq: self.seq,
             step: step.to_owned(),
             text: text.to_owned(),

@@ -1,6 +1,8 @@
 //! The storage service in terms of the record types.
 
+mod journal;
 mod lease;
+mod runs;
 mod secret;
 mod update;
 mod watch;
@@ -20,7 +22,9 @@ use crate::{
     },
 };
 
+pub use journal::{Entry, Journal, Journalled, request};
 pub use lease::HeldLease;
+pub use runs::{Runs, Stops};
 pub use watch::{Seen, Watch};
 
 /// Calls the storage service with records as their types. Cheap to clone.

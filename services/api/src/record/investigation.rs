@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
+    client::{Entry, Journalled},
+    investigator::InvestigateParams,
     model::{Field, Kept, Model, Rule},
     record::{FAILED, FINISHED, HostFailure, Record},
 };
@@ -126,6 +128,28 @@ impl StepState {
     /// Whether the step need not be run again.
     pub fn is_over(self) -> bool {
         matches!(self, Self::Unchanged | Self::Changed | Self::WouldChange)
+    }
+}
+
+impl Journalled for Investigation {
+    type Wanted = InvestigateParams;
+    type Progress = Progress;
+
+    fn entry(&mut self) -> Entry<'_> {
+        Entry {
+            run: &mut self.run,
+            status: &mut self.status,
+            holder: &mut self.holder,
+            wanted: &mut self.wanted,
+            progress: &mut self.progress,
+            requested_at: &mut self.requested_at,
+            started_at: &mut self.started_at,
+            finished_at: &mut self.finished_at,
+        }
+    }
+
+    fn begun(progress: &mut Progress) {
+        progress.attempts += 1;
     }
 }
 
