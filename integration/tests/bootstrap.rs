@@ -43,7 +43,13 @@ async fn a_dry_run_tells_what_it_would_do_and_does_nothing() -> Outcome {
     control.host(0, &["investigate", &address]).await?;
     let told = control.changes(0).await?.split_off(before);
     ensure!(told == ["systemctl daemon-reload", "systemctl restart docker.service"], "{told:?}");
-    Ok(())
+    // What the configuration says anew holds for the next run.
+    control.reconfigure(&json!({"investigator": {"container_runtime": "podman"}}))?;
+    until("podman is wanted", PATIENCE, async || {
+        let told = control.host(0, &["investigate", "--dry-run", &address]).await;
+        told.is_ok_and(|told| told.out.contains("install-podman") && !told.out.contains("docker"))
+    })
+    .await
 }
 
 #[tokio::test]

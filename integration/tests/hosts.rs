@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fs, path::Path};
 
 use base64ct::{Base64, Encoding as _};
-use commissaire_integration::{Command, Ended, Fleet, Outcome, Place, Process, ensure};
+use commissaire_integration::{Command, Ended, Fleet, Outcome, Place, Process, Signal, ensure};
 use serde_json::{Value, json};
 
 const INSTALLING: [&str; 9] =
@@ -32,6 +32,12 @@ impl Control {
 
     pub(crate) fn addresses(&self) -> Vec<String> {
         (0..self.fleet.len()).map(|at| self.fleet.address(at)).collect()
+    }
+
+    /// Has the configuration say something else, and be read again.
+    pub(crate) fn reconfigure(&self, config: &Value) -> Outcome {
+        fs::write(self.place.path().join("up.conf"), config.to_string())?;
+        self.up.signal(Signal::HUP)
     }
 
     /// Adds machines; with what is known of each then.

@@ -171,6 +171,12 @@ async fn a_check_is_made_at_once_and_says_what_is_wrong() -> Outcome {
         checks().await.is_ok_and(|now| now == before + 1)
     })
     .await?;
+    // Another interval holds at once.
+    control.reconfigure(&json!({"watcher": {"interval_seconds": 1, "tries": 2}}))?;
+    until("turns come by themselves", Duration::from_secs(10), async || {
+        checks().await.is_ok_and(|now| now > before + 5)
+    })
+    .await?;
     // What is removed is not looked at any more.
     control.host(0, &["rm", "--yes", &address]).await?;
     control.host(1, &["check", &address]).await?;

@@ -28,7 +28,10 @@ use commissaire::{
 use commissaire_api::{Investigation, client::Stops};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{config::Members, state::State};
+use crate::{
+    config::Members,
+    state::{Settings, State},
+};
 
 /// The investigator as a program.
 pub const PROGRAM: Program = Program {
@@ -41,6 +44,7 @@ pub const PROGRAM: Program = Program {
 /// The investigator at work.
 #[derive(Debug)]
 struct Investigator {
+    state: Arc<State>,
     running: Running,
     work: AbortOnDropHandle<()>,
     stops: Stops,
@@ -49,15 +53,17 @@ struct Investigator {
 async fn start(begin: Start) -> commissaire::Result<Investigator> {
     let members: Members = begin.config.own()?;
     let client = Client::counted(begin.bus.clone(), begin.metrics.clone());
-    let state = Arc::new(State::new(client, members)?);
+    let state = Arc::new(State::new(client.clone(), Settings::new(members)?));
     let running = methods::service(state.clone()).metrics(begin.metrics).start(begin.bus).await?;
     let stops = Stops::default();
-    let (runs, client, at_once) = (state.runs.clone(), state.client.clone(), state.members.concurrency);
-    let work = runs.work::<Investigation, _, _>(client, at_once, stops.clone(), move |address| {
+    let work = state.runs.clone().work::<Investigation, _, _>(client, stops.clone(), {
         let state = state.clone();
-        async move { run::run(&state, &address).await }
+        move |address| {
+            let state = state.clone();
+            async move { run::run(&state, &address).await }
+        }
     });
-    Ok(Investigator { running, work: AbortOnDropHandle::new(tokio::spawn(work)), stops })
+    Ok(Investigator { state, running, work: AbortOnDropHandle::new(tokio::spawn(work)), stops })
 }
 
 #[async_trait]
@@ -66,14 +72,24 @@ impl Instance for Investigator {
         self.running.is_consuming() && !self.work.is_finished()
     }
 
-    fn reconfigure(&self, _: &Config, changed: &[String]) -> Vec<String> {
-        changed.to_vec()
+    /// All holds for the runs that are begun from now on.
+    fn reconfigure(&self, config: &Config, changed: &[String]) -> Vec<String> {
+        match config.own().and_then(Settings::new) {
+            Ok(settings) => {
+                self.state.set(settings);
+                Vec::new()
+            }
+            Err(error) => {
+                tracing::error!(%error, "what the configuration says now cannot be used");
+                changed.to_vec()
+            }
+        }
     }
 
     /// Takes nothing new, and gives what was begun `grace` to end; what has not is taken up by another instance, or at the
     /// next start.
     async fn finish(self: Box<Self>, grace: Duration) {
-        let Self { running, work, stops } = *self;
+        let Self { running, work, stops, .. } = *self;
         stops.stop.cancel();
         tokio::join!(running.drain(grace), stops.finish(grace));
         let _ = work.await;

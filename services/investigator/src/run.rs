@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use crate::{
     facts::Facts,
     plan::{self, Wanted},
-    state::State,
+    state::{Settings, State},
     twins,
 };
 
@@ -45,6 +45,7 @@ impl From<Error> for Stopped {
 /// One investigation at work.
 pub(crate) struct Run<'a> {
     pub(crate) state: &'a State,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) journal: Journal<Investigation>,
     address: String,
     seq: u64,
@@ -55,7 +56,7 @@ pub(crate) async fn run(state: &Arc<State>, address: &str) -> Result<()> {
     let Some(journal) = Journal::open(&state.storage, address, state.runs.instance()).await? else {
         return Ok(());
     };
-    let mut run = Run { state, journal, address: address.to_owned(), seq: 0 };
+    let mut run = Run { state, settings: state.settings(), journal, address: address.to_owned(), seq: 0 };
     run.tell(InvestigatorState::Started, "", "").await;
     let ended = run.work().await;
     match ended {
@@ -113,7 +114,7 @@ impl Run<'_> {
         }
         let cluster = self.cluster().await?;
         let network =
-            plan::wanted(&self.state.members, &self.state.storage, &self.state.client, cluster.as_ref())
+            plan::wanted(&self.settings.members, &self.state.storage, &self.state.client, cluster.as_ref())
                 .await?;
         if let Wanted::Impossible(why) = &network {
             warnings.push(format!("it has no network: {why}"));
@@ -153,7 +154,7 @@ impl Run<'_> {
         let target = Target { address: self.address.clone(), user, credentials, pinned };
         let mut rests = RESTS.iter();
         loop {
-            match self.state.ssh.connect(&target).await {
+            match self.settings.ssh.connect(&target).await {
                 Ok(session) => return Ok(session),
                 Err(failure) => match rests.next().filter(|_| failure.is_of_the_way()) {
                     Some(rest) => tokio::time::sleep(*rest).await,

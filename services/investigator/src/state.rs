@@ -1,8 +1,8 @@
 //! What the handlers and the runs of the investigator share.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use commissaire::{Client, Event};
+use commissaire::{Client, Event, Result};
 use commissaire_api::{StorageClient, client::Runs};
 use commissaire_ssh::{Ssh, os::OsTable};
 
@@ -13,25 +13,48 @@ use crate::{config::Members, plan::Templates};
 pub(crate) struct State {
     pub(crate) client: Client,
     pub(crate) storage: StorageClient,
+    /// The investigations that this instance works on.
+    pub(crate) runs: Arc<Runs>,
+    settings: RwLock<Arc<Settings>>,
+}
+
+/// What the configuration says. A run keeps to what was said when it was begun.
+#[derive(Debug)]
+pub(crate) struct Settings {
     pub(crate) ssh: Ssh,
     pub(crate) systems: OsTable,
     pub(crate) templates: Templates,
     pub(crate) members: Members,
-    /// The investigations that this instance works on.
-    pub(crate) runs: Arc<Runs>,
 }
 
-impl State {
-    pub(crate) fn new(client: Client, members: Members) -> commissaire::Result<Self> {
+impl Settings {
+    /// Fails when a file that is named cannot be used.
+    pub(crate) fn new(members: Members) -> Result<Self> {
         Ok(Self {
-            storage: StorageClient::new(client.clone()),
             ssh: Ssh::new(&members.ssh)?,
             systems: OsTable::read(members.os_file.as_deref())?,
             templates: Templates::read(members.templates_path.as_deref())?,
-            runs: Runs::new("investigator", "investigation"),
-            client,
             members,
         })
+    }
+}
+
+impl State {
+    pub(crate) fn new(client: Client, settings: Settings) -> Self {
+        let runs = Runs::new("investigator", "investigation", settings.members.concurrency);
+        let storage = StorageClient::new(client.clone());
+        Self { client, storage, runs, settings: RwLock::new(Arc::new(settings)) }
+    }
+
+    /// What the configuration says now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has these hold from now on.
+    pub(crate) fn set(&self, settings: Settings) {
+        self.runs.limit(settings.members.concurrency);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
     /// Tells an event; that nobody hears of it is no reason to stop.

@@ -23,8 +23,9 @@ impl Run<'_> {
         facts: &Facts,
         network: &Wanted,
     ) -> Result<(), Stopped> {
-        let members = &self.state.members;
-        let Some(os) = self.state.systems.find(&facts.release()) else {
+        let settings = self.settings.clone();
+        let members = &settings.members;
+        let Some(os) = settings.systems.find(&facts.release()) else {
             let text = format!(
                 "no row of the OS table is for {:?} (ID_LIKE {:?}): say in os_file what to do",
                 facts.os,
@@ -32,7 +33,7 @@ impl Run<'_> {
             );
             return Err(self.commissaire("plan", &text));
         };
-        let actions = plan::plan(members, &self.state.templates, os, network);
+        let actions = plan::plan(members, &settings.templates, os, network);
         let actions = actions.map_err(|why| self.commissaire("plan", &why))?;
         self.take_up(&os.name, &actions);
         self.write().await?;

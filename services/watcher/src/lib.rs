@@ -30,7 +30,6 @@ use commissaire_api::{
     storage::NoParams,
     watcher::{Check, CheckParams, Checked, Status, StatusOutput},
 };
-use commissaire_ssh::Ssh;
 use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, oneshot, watch as latest},
@@ -40,10 +39,9 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    check::Eye,
     config::Members,
     planned::Planned,
-    watch::{Ask, Watch},
+    watch::{Ask, Settings, Watch},
 };
 
 /// The queue in which the first Commissaire left hosts to be looked at.
@@ -64,6 +62,7 @@ pub const PROGRAM: Program = Program {
 /// The watcher at work.
 #[derive(Debug)]
 struct Watcher {
+    settings: latest::Sender<Settings>,
     running: Running,
     watch: JoinHandle<()>,
     shares: JoinHandle<()>,
@@ -74,12 +73,7 @@ async fn start(begin: Start) -> commissaire::Result<Watcher> {
     let members: Members = begin.config.own()?;
     let client = Client::counted(begin.bus.clone(), begin.metrics.clone());
     let storage = StorageClient::new(client.clone());
-    let eye = Eye {
-        ssh: Ssh::new(&members.ssh)?,
-        storage: storage.clone(),
-        has_agent: members.ssh.agent.is_some(),
-        patience: members.patience(),
-    };
+    let (settings, now) = latest::channel(Settings::new(members)?);
     let instance = format!("watcher {}", Uuid::new_v4().simple());
     let (ask, asks) = mpsc::channel(64);
     let (done, dones) = mpsc::channel(1024);
@@ -87,7 +81,7 @@ async fn start(begin: Start) -> commissaire::Result<Watcher> {
     let planned = Planned::default();
     let (see, hosts) = mpsc::channel(64);
     let follow = tokio::spawn(follow(storage.clone(), see));
-    let watch = Watch::new(members, client.clone(), instance.clone(), eye, planned.clone(), done);
+    let watch = Watch::new(now, client.clone(), instance.clone(), planned.clone(), done);
     let watch = tokio::spawn(watch.run(hosts, ours, asks, dones));
     let keep = tokio::spawn(shards::keep(client, instance, shares));
     let others = [
@@ -97,7 +91,7 @@ async fn start(begin: Start) -> commissaire::Result<Watcher> {
     ];
     let service = Service::new("watcher", State { ask, storage }).method(Check, check).method(Status, status);
     let running = service.metrics(begin.metrics).start(begin.bus).await?;
-    Ok(Watcher { running, watch, shares: keep, others })
+    Ok(Watcher { settings, running, watch, shares: keep, others })
 }
 
 /// What the methods share.
@@ -226,13 +220,23 @@ impl Instance for Watcher {
         self.running.is_consuming() && !self.watch.is_finished()
     }
 
-    fn reconfigure(&self, _: &Config, changed: &[String]) -> Vec<String> {
-        changed.to_vec()
+    /// All holds for the looks that are begun from now on.
+    fn reconfigure(&self, config: &Config, changed: &[String]) -> Vec<String> {
+        match config.own().and_then(Settings::new) {
+            Ok(settings) => {
+                self.settings.send_replace(settings);
+                Vec::new()
+            }
+            Err(error) => {
+                tracing::error!(%error, "what the configuration says now cannot be used");
+                changed.to_vec()
+            }
+        }
     }
 
     /// Looks at nothing more, and gives its shares back.
     async fn finish(self: Box<Self>, grace: Duration) {
-        let Self { running, watch, shares, others } = *self;
+        let Self { running, watch, shares, others, settings: _ } = *self;
         others.iter().for_each(JoinHandle::abort);
         running.drain(grace).await;
         watch.abort();

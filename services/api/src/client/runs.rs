@@ -3,14 +3,17 @@
 use std::{
     collections::{BTreeSet, HashSet},
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use commissaire::{Client, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 use tokio::{
-    sync::{Notify, Semaphore, futures::Notified},
+    sync::{Notify, futures::Notified},
     time::{Interval, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -31,6 +34,7 @@ pub struct Runs {
     instance: String,
     /// What the leases are called: this word, and the key.
     word: &'static str,
+    at_once: AtomicUsize,
     journals: Mutex<Journals>,
     /// Rung when there is something to do.
     bell: Notify,
@@ -57,11 +61,12 @@ pub struct Stops {
 }
 
 impl Runs {
-    /// Those of a new instance of `service`, whose leases are called `word` and the key.
-    pub fn new(service: &str, word: &'static str) -> Arc<Self> {
+    /// Those of a new instance of `service`, whose leases are called `word` and the key; at most `at_once` at one time.
+    pub fn new(service: &str, word: &'static str, at_once: usize) -> Arc<Self> {
         Arc::new(Self {
             instance: format!("{service} {}", Uuid::new_v4().simple()),
             word,
+            at_once: AtomicUsize::new(at_once),
             journals: Mutex::default(),
             bell: Notify::new(),
             over: Notify::new(),
@@ -79,25 +84,28 @@ impl Runs {
         self.bell.notify_one();
     }
 
+    /// At most so many at one time, and one at least. What is under way goes on.
+    pub fn limit(&self, at_once: usize) {
+        self.at_once.store(at_once, Ordering::Relaxed);
+        self.bell.notify_one();
+    }
+
     /// Resolves when a run of this instance is over.
     pub fn over(&self) -> Notified<'_> {
         self.over.notified()
     }
 
-    /// Works on journals by `run`, at most `at_once` at one time, until it is to stop. An error of `run`: it was interrupted,
-    /// and is taken up again.
-    pub async fn work<T, F, R>(self: Arc<Self>, client: Client, at_once: usize, stops: Stops, run: F)
+    /// Works on journals by `run` until it is to stop. An error of `run`: it was interrupted, and is taken up again.
+    pub async fn work<T, F, R>(self: Arc<Self>, client: Client, stops: Stops, run: F)
     where
         T: Journalled,
         F: Fn(String) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Result<()>> + Send + 'static,
     {
         let storage = StorageClient::new(client);
-        let places = Arc::new(Semaphore::new(at_once.max(1)));
         let follow = self.follow::<T>(&storage);
         let dispatch = async {
             loop {
-                let Ok(place) = places.clone().acquire_owned().await else { return };
                 let key = loop {
                     let bell = self.bell.notified();
                     match self.next() {
@@ -114,7 +122,7 @@ impl Runs {
                         () = busy.runs.one(&storage, &busy.key, run) => {}
                         () = end.cancelled() => {}
                     }
-                    drop((busy, place));
+                    drop(busy);
                 });
             }
         };
@@ -202,9 +210,12 @@ impl Runs {
         }
     }
 
-    /// The next that waits and is not worked on, from now on worked on.
+    /// The next that waits and is not worked on, from now on worked on; while there are places.
     fn next(&self) -> Option<String> {
         let mut journals = self.lock();
+        if journals.busy.len() >= self.at_once.load(Ordering::Relaxed).max(1) {
+            return None;
+        }
         let next = journals.waiting.iter().find(|key| !journals.busy.contains(*key)).cloned()?;
         journals.waiting.remove(&next);
         journals.busy.insert(next.clone());

@@ -2,6 +2,7 @@
 
 mod answers;
 mod hosts;
+mod settings;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -19,6 +20,7 @@ use tokio::{
 
 use answers::checked;
 pub(crate) use answers::event;
+pub(crate) use settings::Settings;
 
 use crate::{
     brake::{Brake, Braking, hold},
@@ -80,6 +82,7 @@ struct Entry {
 
 /// All hosts, as one instance sees them.
 pub(crate) struct Watch {
+    settings: watch::Receiver<Settings>,
     members: Members,
     client: Client,
     storage: StorageClient,
@@ -99,23 +102,25 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(
-        members: Members,
+        mut settings: watch::Receiver<Settings>,
         client: Client,
         instance: String,
-        eye: Eye,
         planned: Planned,
         done: mpsc::Sender<Done>,
     ) -> Self {
+        let storage = StorageClient::new(client.clone());
+        let now = settings.borrow_and_update().clone();
         Self {
-            storage: StorageClient::new(client.clone()),
-            turns: Turns::new(members.interval()),
-            lively: Arc::new(Semaphore::new(members.at_once.max(1))),
-            down: Arc::new(Semaphore::new(members.down_at_once.max(1))),
+            turns: Turns::new(now.members.interval()),
+            lively: Arc::new(Semaphore::new(now.members.at_once.max(1))),
+            down: Arc::new(Semaphore::new(now.members.down_at_once.max(1))),
             writes: Arc::new(Semaphore::new(WRITES)),
-            members,
+            eye: now.eye(&storage),
+            members: now.members,
+            settings,
+            storage,
             client,
             instance,
-            eye,
             planned,
             hosts: HashMap::new(),
             ours: HashMap::new(),
@@ -132,13 +137,15 @@ impl Watch {
         mut asks: mpsc::Receiver<Ask>,
         mut done: mpsc::Receiver<Done>,
     ) {
-        let beat = self.members.interval().max(Duration::from_secs(1));
-        let mut heartbeat = tokio::time::interval_at(Instant::now() + beat / 2, beat);
-        let mut settle = tokio::time::interval(self.members.interval() / SETTLE);
+        let (mut heartbeat, mut settle) = self.ticks();
         loop {
-            let next = self.turns.when().unwrap_or_else(|| Instant::now() + beat);
+            let next = self.turns.when().unwrap_or_else(|| Instant::now() + self.members.interval());
             tokio::select! {
                 () = sleep_until(next) => self.take_turns(),
+                Ok(()) = self.settings.changed() => {
+                    self.set();
+                    (heartbeat, settle) = self.ticks();
+                }
                 Some(done) = done.recv() => self.take(done),
                 seen = hosts.recv() => match seen {
                     Some(seen) => self.see(seen).await,
