@@ -27,6 +27,6 @@ pub use fault::{Fault, Faults};
 pub use model::{MODELS, Model};
 pub use record::{
     Cluster, ClusterDeploy, ClusterRestart, ClusterUpgrade, ContainerManagerConfig, ContainerManagerKind,
-    Host, HostCreds, HostFailure, HostState, HostStatus, Investigation, Network, NetworkKind, Record,
-    WatchShard, WatcherRecord,
+    Host, HostCreds, HostFailure, HostState, HostStatus, Investigation, Network, NetworkKind, NodeDrain,
+    Record, WatchShard, WatcherRecord,
 };

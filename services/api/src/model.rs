@@ -5,11 +5,11 @@ use serde_json::{Map, Value};
 
 use crate::record::{
     CLUSTER, CLUSTER_DEPLOY, CLUSTER_RESTART, CLUSTER_UPGRADE, CONTAINER_MANAGER_CONFIG, HOST, HOST_CREDS,
-    HOST_STATE, HOST_STATUS, INVESTIGATION, NETWORK, WATCH_SHARD, WATCHER_RECORD,
+    HOST_STATE, HOST_STATUS, INVESTIGATION, NETWORK, NODE_DRAIN, WATCH_SHARD, WATCHER_RECORD,
 };
 
 /// All models.
-pub static MODELS: [&Model; 13] = [
+pub static MODELS: [&Model; 14] = [
     &HOST,
     &HOST_CREDS,
     &HOST_STATE,
@@ -21,6 +21,7 @@ pub static MODELS: [&Model; 13] = [
     &CLUSTER_UPGRADE,
     &NETWORK,
     &CONTAINER_MANAGER_CONFIG,
+    &NODE_DRAIN,
     &WATCH_SHARD,
     &WATCHER_RECORD,
 ];
@@ -151,6 +152,11 @@ impl Model {
             record.insert(field.to_owned(), key.into());
         }
         record
+    }
+
+    /// The members of the object field `name` that hold a secret.
+    pub fn secrets_of(&self, name: &str) -> &'static [&'static str] {
+        self.field(name).map(|field| field.kind.secret()).unwrap_or_default()
     }
 
     /// Whether [`hide`](Self::hide) would change nothing in any record.

@@ -2,7 +2,8 @@
 
 use commissaire_api::{
     Cluster, ClusterDeploy, ClusterRestart, ClusterUpgrade, ContainerManagerConfig, Host, HostCreds,
-    HostState, HostStatus, Investigation, MODELS, Model, Network, Record, WatchShard, WatcherRecord,
+    HostState, HostStatus, Investigation, MODELS, Model, Network, NodeDrain, Record, WatchShard,
+    WatcherRecord,
     model::{Kept, Missing},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -48,8 +49,9 @@ fn table_and_types_agree_on_every_model() {
     agrees::<ClusterUpgrade>("ClusterUpgrade");
     agrees::<Network>("Network");
     agrees::<ContainerManagerConfig>("ContainerManagerConfig");
+    agrees::<NodeDrain>("NodeDrain");
     agrees::<WatcherRecord>("WatcherRecord");
-    assert_eq!(MODELS.len(), 13, "a model without a line above");
+    assert_eq!(MODELS.len(), 14, "a model without a line above");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod call;
 mod config;
 mod connection;
+mod container_manager;
 mod dlq;
 mod doctor;
 mod enqueue;
@@ -61,6 +62,7 @@ enum Command {
     Config(config::Configuration),
     Storage(storage::Storage),
     Host(host::Hosts),
+    ContainerManager(container_manager::ContainerManagers),
 }
 
 /// How a command went wrong.
@@ -119,6 +121,7 @@ fn run(command: Command, verbosity: Verbosity) -> Result<(), Failed> {
             Command::Config(config) => config.run().await,
             Command::Storage(storage) => storage.run().await,
             Command::Host(hosts) => hosts.run().await,
+            Command::ContainerManager(managers) => managers.run().await,
         }
     });
     // A task that reads a terminal must not keep the program.

@@ -23,6 +23,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
     commissaire_storage::PROGRAM,
     commissaire_investigator::PROGRAM,
     commissaire_watcher::PROGRAM,
+    commissaire_containermgr::PROGRAM,
     commissaire_simple::PROGRAM,
 ];
 

@@ -223,10 +223,11 @@ impl Run<'_> {
     }
 
     async fn register(&self, manager: String) -> Result<(), Stopped> {
-        let node = NodeParams { container_manager_name: manager, address: self.address.clone() };
+        let node =
+            NodeParams { container_manager_name: manager, address: self.address.clone(), extended: false };
         let registered = match self.state.client.call(NodeRegistered, &node).await {
             Err(error) if error.remote().is_some_and(|remote| remote.code == RpcError::CONTAINER_MANAGER) => {
-                self.state.client.call(RegisterNode, &node).await
+                self.state.client.call(RegisterNode, &node).await.map(drop)
             }
             other => other,
         };

@@ -30,9 +30,6 @@ pub static INVESTIGATION: Model = Model {
     kept: Kept::Plain,
 };
 
-/// The status of an investigation that nobody has begun.
-pub const REQUESTED: &str = "requested";
-
 /// The journal of the last investigation of a host.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Investigation {
@@ -42,7 +39,7 @@ pub struct Investigation {
     #[serde(default)]
     pub run: String,
     /// How far it is: `requested`, `in_process`, `finished`, `failed`.
-    #[serde(default = "requested")]
+    #[serde(default = "super::requested")]
     pub status: String,
     /// The instance that works on it, or did.
     #[serde(default)]
@@ -159,8 +156,4 @@ impl Record for Investigation {
     fn key(&self) -> &str {
         &self.address
     }
-}
-
-fn requested() -> String {
-    REQUESTED.to_owned()
 }

@@ -16,6 +16,7 @@ mod host_state;
 mod host_status;
 mod investigation;
 mod network;
+mod node_drain;
 mod watch_shard;
 mod watcher_record;
 
@@ -28,8 +29,9 @@ pub use host::{HOST, Host};
 pub use host_creds::{HOST_CREDS, HostCreds};
 pub use host_state::{HOST_STATE, HostFailure, HostState};
 pub use host_status::{HOST_STATUS, HostStatus};
-pub use investigation::{INVESTIGATION, Investigation, Progress, REQUESTED, Step, StepState};
+pub use investigation::{INVESTIGATION, Investigation, Progress, Step, StepState};
 pub use network::{NETWORK, Network, NetworkKind};
+pub use node_drain::{DrainProgress, NODE_DRAIN, NodeDrain};
 pub use watch_shard::{WATCH_SHARD, WatchShard};
 pub use watcher_record::{WATCHER_RECORD, WatcherRecord};
 
@@ -62,7 +64,13 @@ pub const UNREACHABLE: &str = "unreachable";
 pub const ACTIVE: &str = "active";
 /// The status of what has failed.
 pub const FAILED: &str = "failed";
+/// The status of an operation that nobody has begun.
+pub const REQUESTED: &str = "requested";
 /// The status of an operation that is under way.
 pub const IN_PROCESS: &str = "in_process";
 /// The status of an operation that has ended well.
 pub const FINISHED: &str = "finished";
+
+fn requested() -> String {
+    REQUESTED.to_owned()
+}

@@ -255,7 +255,7 @@ impl Given {
 }
 
 /// Models that the first Commissaire did not have, and whose records belong to hosts.
-const OF_HOSTS: [&str; 3] = ["HostState", "Investigation", "WatchShard"];
+const OF_HOSTS: [&str; 4] = ["HostState", "Investigation", "NodeDrain", "WatchShard"];
 
 /// Puts those that nobody names where hosts are: a configuration may be older than they are.
 fn keep_ours(places: &mut [PlaceConfig]) {
