@@ -21,6 +21,7 @@ mod logfiles;
 mod logging;
 mod network;
 mod once;
+mod operations;
 mod outage;
 mod owner;
 mod pauses;

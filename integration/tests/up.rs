@@ -24,7 +24,15 @@ async fn up_says_which_services_are_ready_and_then_that_all_are() -> Outcome {
     let place = Place::new()?;
     let up = place.up(&[]).await?;
     ensure!(
-        up.out() == ["storage ready", "investigator ready", "watcher ready", "containermgr ready", "simple ready", "ready"],
+        up.out()
+            == [
+                "storage ready",
+                "investigator ready",
+                "watcher ready",
+                "containermgr ready",
+                "simple ready",
+                "ready"
+            ],
         "it said {:?}",
         up.out()
     );

@@ -6,11 +6,12 @@
 //! * [`storage`]: the methods of the storage service.
 //! * [`sealed`]: secret records on the bus.
 //! * [`event`]: what the storage service announces.
-//! * [`investigator`], [`watcher`], [`container`]: the methods, jobs and events of the other services.
+//! * [`investigator`], [`watcher`], [`container`], [`clusterexec`]: the methods, jobs and events of the other services.
 //! * [`client`]: the storage service in terms of the record types.
 
 pub mod check;
 pub mod client;
+pub mod clusterexec;
 pub mod container;
 pub mod event;
 pub mod fault;
@@ -28,5 +29,5 @@ pub use model::{MODELS, Model};
 pub use record::{
     Cluster, ClusterDeploy, ClusterRestart, ClusterUpgrade, ContainerManagerConfig, ContainerManagerKind,
     Host, HostCreds, HostFailure, HostState, HostStatus, Investigation, Network, NetworkKind, NodeDrain,
-    Record, WatchShard, WatcherRecord,
+    Operation, OperationHost, Record, WatchShard, WatcherRecord,
 };

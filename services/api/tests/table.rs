@@ -2,8 +2,8 @@
 
 use commissaire_api::{
     Cluster, ClusterDeploy, ClusterRestart, ClusterUpgrade, ContainerManagerConfig, Host, HostCreds,
-    HostState, HostStatus, Investigation, MODELS, Model, Network, NodeDrain, Record, WatchShard,
-    WatcherRecord,
+    HostState, HostStatus, Investigation, MODELS, Model, Network, NodeDrain, Operation, OperationHost,
+    Record, WatchShard, WatcherRecord,
     model::{Kept, Missing},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -43,6 +43,9 @@ fn table_and_types_agree_on_every_model() {
     agrees::<HostState>("HostState");
     agrees::<Investigation>("Investigation");
     agrees::<WatchShard>("WatchShard");
+    agrees::<NodeDrain>("NodeDrain");
+    agrees::<Operation>("Operation");
+    agrees::<OperationHost>("OperationHost");
     agrees::<Cluster>("Cluster");
     agrees::<ClusterDeploy>("ClusterDeploy");
     agrees::<ClusterRestart>("ClusterRestart");
@@ -51,7 +54,7 @@ fn table_and_types_agree_on_every_model() {
     agrees::<ContainerManagerConfig>("ContainerManagerConfig");
     agrees::<NodeDrain>("NodeDrain");
     agrees::<WatcherRecord>("WatcherRecord");
-    assert_eq!(MODELS.len(), 14, "a model without a line above");
+    assert_eq!(MODELS.len(), 16, "a model without a line above");
 }
 
 #[test]

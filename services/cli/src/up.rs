@@ -24,6 +24,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
     commissaire_investigator::PROGRAM,
     commissaire_watcher::PROGRAM,
     commissaire_containermgr::PROGRAM,
+    commissaire_clusterexec::PROGRAM,
     commissaire_simple::PROGRAM,
 ];
 

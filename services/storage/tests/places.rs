@@ -50,7 +50,10 @@ fn one_place_or_a_list_of_them() {
         several,
         [
             ("embedded".to_owned(), vec!["Cluster", "ClusterDeploy", "ClusterRestart", "ClusterUpgrade"]),
-            ("etcd".to_owned(), vec!["Host", "HostState", "Network", "Investigation", "NodeDrain", "WatchShard"]),
+            (
+                "etcd".to_owned(),
+                vec!["Host", "HostState", "Network", "Investigation", "NodeDrain", "WatchShard"]
+            ),
             ("etcd-1".to_owned(), vec!["ContainerManagerConfig"]),
         ]
     );

@@ -45,7 +45,10 @@ async fn each_model_is_kept_in_its_place_and_listed_with_it() {
     let handlers = served.call("storage.list_store_handlers", json!([])).await.unwrap();
     let models: Vec<_> =
         handlers.as_array().unwrap().iter().map(|place| place["model_types"].clone()).collect();
-    assert_eq!(models[0], json!(["Host", "HostState", "Investigation", "Network", "NodeDrain", "WatchShard"]));
+    assert_eq!(
+        models[0],
+        json!(["Host", "HostState", "Investigation", "Network", "NodeDrain", "WatchShard"])
+    );
     assert_eq!(models[2], json!(["ContainerManagerConfig"]));
     assert_eq!(models[3], json!(["HostCreds"]));
     // Each counts its own revisions.

@@ -6,7 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::StorageClient;
-use crate::record::{FAILED, FINISHED, IN_PROCESS, REQUESTED, Record, members};
+use crate::record::{CANCELLED, FAILED, FINISHED, IN_PROCESS, REQUESTED, Record, members};
 
 /// A record that is the journal of the last run of something.
 pub trait Journalled: Record {
@@ -27,7 +27,7 @@ pub trait Journalled: Record {
 pub struct Entry<'a> {
     /// Which run this is; empty: there was none.
     pub run: &'a mut String,
-    /// `requested`, `in_process`, `finished` or `failed`.
+    /// `requested`, `in_process`, `finished`, `failed` or `cancelled`.
     pub status: &'a mut String,
     /// The instance that works on it, or did.
     pub holder: &'a mut String,
@@ -46,7 +46,7 @@ pub struct Entry<'a> {
 impl Entry<'_> {
     /// Whether it is over.
     pub fn is_over(&self) -> bool {
-        [FINISHED, FAILED].contains(&self.status.as_str())
+        [FINISHED, FAILED, CANCELLED].contains(&self.status.as_str())
     }
 
     /// Whether a run is wanted, or under way.
@@ -117,7 +117,12 @@ impl<T: Journalled> Journal<T> {
 
     /// Writes down that it is over. `false`: somebody else has taken the journal.
     pub async fn close(&mut self, well: bool) -> Result<bool> {
-        self.change(Some(if well { FINISHED } else { FAILED })).await
+        self.end(if well { FINISHED } else { FAILED }).await
+    }
+
+    /// Writes down that it is over with this status. `false`: somebody else has taken the journal.
+    pub async fn end(&mut self, status: &str) -> Result<bool> {
+        self.change(Some(status)).await
     }
 
     async fn change(&self, end: Option<&str>) -> Result<bool> {

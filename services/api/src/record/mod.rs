@@ -17,6 +17,8 @@ mod host_status;
 mod investigation;
 mod network;
 mod node_drain;
+mod operation;
+mod operation_host;
 mod watch_shard;
 mod watcher_record;
 
@@ -32,6 +34,8 @@ pub use host_status::{HOST_STATUS, HostStatus};
 pub use investigation::{INVESTIGATION, Investigation, Progress, Step, StepState};
 pub use network::{NETWORK, Network, NetworkKind};
 pub use node_drain::{DrainProgress, NODE_DRAIN, NodeDrain};
+pub use operation::{CANCELLED, OPERATION, Operation, OperationProgress, OperationWanted, PAUSED};
+pub use operation_host::{HostProgress, HostStage, OPERATION_HOST, OperationHost, Ran, Transition};
 pub use watch_shard::{WATCH_SHARD, WatchShard};
 pub use watcher_record::{WATCHER_RECORD, WatcherRecord};
 

@@ -1,10 +1,12 @@
 //! What each kind of operating system is told to do, as data: see `default.toml`.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use commissaire::{Error, Result};
 use serde::Deserialize;
 use toml::{Table, Value};
+
+use crate::{Failure, Script, Session};
 
 const DEFAULT: &str = include_str!("default.toml");
 
@@ -168,7 +170,31 @@ impl Match {
     }
 }
 
+/// What tells the kind of a host: its `os-release`, and what it was booted from.
+const ASK: &str = r#"cat /etc/os-release 2>/dev/null || cat /usr/lib/os-release
+echo
+[ ! -e /run/ostree-booted ] || echo BOOTED=ostree
+if command -v bootc >/dev/null 2>&1; then
+    bootc status --json 2>/dev/null | tr -d ' \n' | grep -q '"booted":{"image":{' && echo BOOTED=bootc
+fi
+exit 0"#;
+
 impl OsRelease {
+    /// Asks a host, as root.
+    pub async fn ask(session: &Session) -> std::result::Result<Self, Failure> {
+        let script = Script::new(ASK).as_root().within(Duration::from_secs(60));
+        let said = session.run(&script).await?.out;
+        let mut release = Self::read(&said);
+        let last = said.lines().rev().find_map(|line| line.strip_prefix("BOOTED="));
+        release.booted = match last {
+            Some("bootc") => Some(Booted::Bootc),
+            Some("ostree") if release.variant == "bootc" => Some(Booted::Bootc),
+            Some("ostree") => Some(Booted::Ostree),
+            _ => None,
+        };
+        Ok(release)
+    }
+
     /// What `/etc/os-release` says.
     pub fn read(text: &str) -> Self {
         let value = |name: &str| {

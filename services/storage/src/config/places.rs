@@ -255,7 +255,8 @@ impl Given {
 }
 
 /// Models that the first Commissaire did not have, and whose records belong to hosts.
-const OF_HOSTS: [&str; 4] = ["HostState", "Investigation", "NodeDrain", "WatchShard"];
+const OF_HOSTS: [&str; 6] =
+    ["HostState", "Investigation", "NodeDrain", "Operation", "OperationHost", "WatchShard"];
 
 /// Puts those that nobody names where hosts are: a configuration may be older than they are.
 fn keep_ours(places: &mut [PlaceConfig]) {
