@@ -167,6 +167,23 @@ impl Model {
         self.fields.iter().all(|field| !field.hidden && field.kind.secret().is_empty())
     }
 
+    /// Whether its records hold secrets: then they travel sealed, and secrets are kept sealed.
+    pub fn holds_secrets(&self) -> bool {
+        self.kept == Kept::Sealed || self.fields.iter().any(|field| !field.kind.secret().is_empty())
+    }
+
+    /// Takes the secrets out of `record`, which is not secret as a whole. Whether there were any.
+    pub fn take_secrets(&self, record: &mut Map<String, Value>) -> bool {
+        let mut any = false;
+        for field in self.fields {
+            let Some(Value::Object(members)) = record.get_mut(field.name) else { continue };
+            for secret in field.kind.secret() {
+                any |= members.remove(*secret).is_some();
+            }
+        }
+        any
+    }
+
     /// Takes out of `record` what others than its users must not see: the safe rendering.
     pub fn hide(&self, record: &mut Map<String, Value>) {
         for field in self.fields {

@@ -95,7 +95,7 @@ pub struct GetParams {
     /// Whether to answer [`Versioned`] records.
     #[serde(default)]
     pub with_revision: bool,
-    /// To whom to seal the answer, for a secret model: then it is a [`Sealed`](crate::sealed::Sealed).
+    /// To whom to seal the answer, for a model whose records hold secrets: then it is a [`Sealed`](crate::sealed::Sealed).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seal_to: Option<PublicSealKey>,
 }
@@ -124,7 +124,7 @@ pub struct SaveParams {
     /// Whether a record that is stored just so already is left as it is: no new revision, nothing announced.
     #[serde(default)]
     pub quiet_if_unchanged: bool,
-    /// To whom to seal the answer, for a secret model: then it is a [`Sealed`](crate::sealed::Sealed).
+    /// To whom to seal the answer, for a model whose records hold secrets: then it is a [`Sealed`](crate::sealed::Sealed).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seal_to: Option<PublicSealKey>,
 }
@@ -202,6 +202,10 @@ pub struct ListParams {
     /// Only these fields of each record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fields: Option<Vec<String>>,
+    /// To whom to seal the answer, for a model whose records hold secrets: then it is a
+    /// [`Sealed`](crate::sealed::Sealed).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal_to: Option<PublicSealKey>,
 }
 
 /// A part of a list.

@@ -12,7 +12,7 @@ use commissaire::{
     app::{Failure, Instance},
 };
 use commissaire_api::{
-    HostCreds, StorageClient,
+    ContainerManagerConfig, HostCreds, StorageClient,
     record::HOST_CREDS,
     sealed::{Purpose, SealKey, Unopened},
     storage::UNOPENED,
@@ -91,6 +91,53 @@ async fn what_a_typed_client_saves_and_gets_is_on_no_bus_in_the_clear() {
         assert!(!bus.has_read(secret), "{secret}");
     }
     Box::new(service).finish(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn the_secrets_of_container_managers_are_in_the_clear_neither_on_the_bus_nor_at_rest() {
+    for place in [Place::Embedded, Place::Etcd] {
+        let kept = Kept::new(place).await;
+        let bus = Arc::new(Tapped { bus: memory_bus().await, read: Mutex::default() });
+        let shared: Arc<dyn Bus> = bus.clone();
+        let service =
+            start(shared.clone(), kept.config(), Metrics::default(), Failure::default()).await.unwrap();
+        let storage = StorageClient::new(Client::new(shared));
+        let options = json!({"server_url": "https://kn0wn", "token": "c4n4ry", "kubeconfig": "c4n4ry: too"});
+        let config: ContainerManagerConfig =
+            serde_json::from_value(json!({"name": "k", "type": "kubernetes", "options": options})).unwrap();
+        assert_eq!(storage.save(&config).await.unwrap(), config);
+        assert_eq!(storage.get::<ContainerManagerConfig>("k").await.unwrap(), config);
+        assert_eq!(storage.list::<ContainerManagerConfig>().await.unwrap(), std::slice::from_ref(&config));
+        let changed = storage.update::<ContainerManagerConfig>("k", |config| {
+            config.options.insert("certificate_ca_path".to_owned(), "/ca".into());
+        });
+        assert_eq!(changed.await.unwrap().record.options["token"], "c4n4ry");
+        let told = storage.changes_of::<ContainerManagerConfig>(0).await.unwrap();
+        assert!(told.changes.iter().all(|change| change.record.is_some()), "{told:?}");
+        assert!(bus.has_read("ContainerManagerConfig") && bus.has_read("sealed"), "it was read at all");
+        assert!(!bus.has_read("c4n4ry"), "{place:?}: it is on the bus");
+        // Who knows nothing of sealing is served.
+        let asked = json!({"model_type_name": "ContainerManagerConfig", "model_json_data": {"name": "k"}});
+        let raw = serde_json::value::to_raw_value(&asked).unwrap();
+        let key = commissaire::Key::new("storage.get").unwrap();
+        let told = Client::new(bus.clone()).call_raw(key, Some(raw)).await.unwrap();
+        assert!(told.get().contains("c4n4ry"), "{told}");
+        Box::new(service).finish(Duration::from_secs(5)).await;
+        let folder = kept.etcd.as_ref().map_or(kept.dir.path(), |etcd| etcd.dir());
+        assert!(holds(folder, "kn0wn"), "{place:?}: not even its URL is found in {}", folder.display());
+        assert!(!holds(folder, "c4n4ry"), "{place:?}: it is in {}", folder.display());
+    }
+}
+
+/// Whether a file below `folder` holds `text`.
+fn holds(folder: &std::path::Path, text: &str) -> bool {
+    std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()).any(|path| {
+        if path.is_dir() {
+            return holds(&path, text);
+        }
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        bytes.windows(text.len()).any(|part| part == text.as_bytes())
+    })
 }
 
 #[tokio::test]

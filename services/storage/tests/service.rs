@@ -336,6 +336,7 @@ async fn store_handlers_are_listed_without_secrets(place: Place) {
             "HostState",
             "Investigation",
             "Network",
+            "NodeDrain",
             "WatchShard"
         ])
     );

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     record::Record,
-    sealed::PublicSealKey,
+    sealed::{PublicSealKey, SealKey},
     storage::{
         Changes, ChangesOutput, ChangesParams, Data, Delete, DeleteParams, Expected, Fence, List, ListParams,
         MAX_PAGE, Page, SaveParams, Versioned,
@@ -162,16 +162,19 @@ impl StorageClient {
     /// All records of a type with their revisions, and the revision from which [`changes`](Self::changes) tells all that
     /// happened since the list was begun.
     pub async fn list_versioned<T: Record>(&self) -> Result<(Vec<Versioned<T>>, u64)> {
+        let mine = secret::is_secret::<T>().then(SealKey::random);
         let mut params = ListParams {
             model_type_name: name::<T>(),
             with_revision: true,
             limit: Some(MAX_PAGE),
+            seal_to: mine.as_ref().map(|mine| mine.public().clone()),
             ..ListParams::default()
         };
         let mut records = Vec::new();
         let mut revision = None;
         loop {
-            let page: Page<Versioned<T>> = read("storage.list", &self.client.call(List, &params).await?)?;
+            let answer = self.client.call(List, &params).await?;
+            let page: Page<Versioned<T>> = secret::opened::<T, _>("storage.list", mine.as_ref(), &answer)?;
             records.extend(page.records);
             let revision = *revision.get_or_insert(page.revision);
             match page.next {

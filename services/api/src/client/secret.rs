@@ -7,7 +7,6 @@ use serde::de::DeserializeOwned;
 
 use super::{StorageClient, data, name, read};
 use crate::{
-    model::Kept,
     record::Record,
     sealed::{PublicSealKey, Purpose, SealKey, Sealed},
     storage::{Data, Get, GetParams, NoParams, Save, SaveParams, Store, UNOPENED},
@@ -65,12 +64,17 @@ impl StorageClient {
     }
 }
 
-fn is_secret<T: Record>() -> bool {
-    T::MODEL.kept == Kept::Sealed
+/// Whether they hold secrets: then they travel sealed.
+pub(super) fn is_secret<T: Record>() -> bool {
+    T::MODEL.holds_secrets()
 }
 
 /// The answer of `method`, opened with `key` if it was to be sealed.
-fn opened<T: Record, V: DeserializeOwned>(method: &str, key: Option<&SealKey>, answer: &Data) -> Result<V> {
+pub(super) fn opened<T: Record, V: DeserializeOwned>(
+    method: &str,
+    key: Option<&SealKey>,
+    answer: &Data,
+) -> Result<V> {
     let Some(key) = key else { return read(method, answer) };
     let sealed: Sealed = read(method, answer)?;
     let opened = key.open(Purpose::Answer, T::MODEL, &sealed);

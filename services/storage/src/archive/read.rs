@@ -87,6 +87,15 @@ fn entry(text: &str, key: Option<&SealKey>) -> Result<Option<(Place, Option<Zero
         (Some(record), None, false) if model.kept == Kept::Plain => {
             Zeroizing::new(record.text().as_bytes().to_vec())
         }
+        // A record with the secrets that are in it; without the key it is there without them.
+        (Some(record), Some(sealed), false) if model.kept == Kept::Plain && model.holds_secrets() => {
+            match key {
+                Some(key) => {
+                    key.open(Purpose::Archive, model, sealed).map_err(|why| named(&why.to_string()))?
+                }
+                None => Zeroizing::new(record.text().as_bytes().to_vec()),
+            }
+        }
         (None, Some(sealed), false) if model.kept == Kept::Sealed => {
             let Some(key) = key else { return Ok(None) };
             key.open(Purpose::Archive, model, sealed).map_err(|why| named(&why.to_string()))?

@@ -37,6 +37,8 @@ pub(super) struct Walk {
     since: Option<u64>,
     begun: bool,
     rounds: usize,
+    /// Whether records come with the secrets in them.
+    secrets: bool,
     /// What cannot be read: model, key, and why.
     unreadable: Vec<(&'static Model, String, StoreError)>,
 }
@@ -45,10 +47,10 @@ impl Walk {
     /// Ways through all places, with that of secrets or without.
     pub(super) fn all(routes: &Routes, secrets: bool) -> Vec<Self> {
         let wanted = routes.all().iter().filter(|place| secrets || !place.is_secret());
-        wanted.map(|place| Self::of(routes, place)).collect()
+        wanted.map(|place| Self::of(routes, place, secrets)).collect()
     }
 
-    fn of(routes: &Routes, place: &Place) -> Self {
+    fn of(routes: &Routes, place: &Place, secrets: bool) -> Self {
         Self {
             place: place.name.clone(),
             handler: place.handler.clone(),
@@ -58,6 +60,7 @@ impl Walk {
             since: None,
             begun: false,
             rounds: 0,
+            secrets,
             unreadable: Vec::new(),
         }
     }
@@ -108,7 +111,12 @@ impl Walk {
             _ => self.at += 1,
         }
         let rows = found.rows.into_iter();
-        Ok(rows.map(|(key, stored)| Item { model, key, json: Some(stored.json) }).collect())
+        Ok(rows.map(|(key, stored)| Item { model, key, json: Some(self.told(model, stored.json)) }).collect())
+    }
+
+    /// A record, without the secrets in it unless they are wanted.
+    fn told(&self, model: &Model, json: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
+        if self.secrets { json } else { without_secrets(model, &json).unwrap_or(json) }
     }
 
     async fn changed(&mut self) -> Result<Option<Vec<Item>>> {
@@ -136,11 +144,20 @@ impl Walk {
             items.extend(keys.into_iter().zip(found).map(|(key, stored)| Item {
                 model,
                 key,
-                json: stored.map(|stored| stored.json),
+                json: stored.map(|stored| self.told(model, stored.json)),
             }));
         }
         Ok(Some(items))
     }
+}
+
+/// The record without the secrets in it; `None`: there are none.
+pub(super) fn without_secrets(model: &Model, json: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    if model.kept == Kept::Sealed || !model.holds_secrets() {
+        return None;
+    }
+    let mut record = serde_json::from_slice(json).ok()?;
+    model.take_secrets(&mut record).then(|| serde_json::to_vec(&record).ok())?.map(Zeroizing::new)
 }
 
 impl Routes {

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::{
     End, Entry, FORMAT, Head, Progress,
-    walk::{Item, Walk},
+    walk::{Item, Walk, without_secrets},
 };
 use crate::routes::Routes;
 
@@ -53,11 +53,13 @@ fn entry(item: Item, seal_to: Option<&PublicSealKey>) -> Result<Entry> {
         Entry { model: model.name.to_owned(), key, record: None, sealed: None, deleted: json.is_none() };
     let Some(json) = json else { return Ok(entry) };
     let odd = || Error::malformed(format!("{} {:?} cannot be written as JSON", model.name, entry.key));
-    if model.kept == Kept::Sealed {
+    let safe = without_secrets(model, &json);
+    if model.kept == Kept::Sealed || safe.is_some() {
         let sealed = seal_to.and_then(|key| key.seal(Purpose::Archive, model, &json));
         entry.sealed = Some(sealed.ok_or_else(|| Error::config("the key to seal secrets to is none"))?);
-    } else {
-        let text = str::from_utf8(&json).map_err(|_| odd())?.to_owned();
+    }
+    if model.kept != Kept::Sealed {
+        let text = str::from_utf8(safe.as_ref().unwrap_or(&json)).map_err(|_| odd())?.to_owned();
         entry.record = Some(Data(RawValue::from_string(text).map_err(|_| odd())?));
     }
     Ok(entry)

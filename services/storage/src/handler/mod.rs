@@ -11,6 +11,7 @@ mod error;
 pub mod etcd;
 mod found;
 mod http;
+mod kept;
 mod master_key;
 pub mod openbao;
 mod seal;

@@ -16,6 +16,7 @@ use super::{
     answer::{AROUND, Row, page, records},
     built_in, listed,
     refuse::{faults, faulty, internal, refused, too_large},
+    secret::{check_seal_to, room},
 };
 use crate::handler::{Query, Rows, Stored};
 
@@ -24,6 +25,7 @@ const BESIDE: usize = 1024;
 
 pub(super) async fn list(storage: Arc<Storage>, params: ListParams, _: Context) -> Result<Data, RpcError> {
     let model = listed(&params.model_type_name)?;
+    check_seal_to(model, params.seal_to.as_ref())?;
     let paged = params.limit.is_some() || params.after.is_some();
     let most = match params.limit {
         Some(0) => return Err(faulty("limit", format!("is 0: it takes 1 to {MAX_PAGE}"))),
@@ -36,7 +38,7 @@ pub(super) async fn list(storage: Arc<Storage>, params: ListParams, _: Context) 
         prefix: params.prefix.unwrap_or_default(),
         after: params.after,
         most: if view.is_all() { most } else { MAX_PAGE as usize },
-        bytes: MAX_ANSWER - BESIDE,
+        bytes: params.seal_to.as_ref().map_or(MAX_ANSWER, |_| room()) - BESIDE,
     };
     let mut answer = Rows { rows: Vec::new(), more: true, latest: 0, unreadable: Vec::new() };
     let (mut size, mut next) = (0, None);
@@ -69,14 +71,15 @@ pub(super) async fn list(storage: Arc<Storage>, params: ListParams, _: Context) 
     let rows = answer.rows.iter();
     let rows: Vec<Row<'_>> =
         rows.map(|(_, stored)| Row { json: &stored.json, revision: stored.revision }).collect();
-    if paged {
+    let answer = if paged {
         let next = next.as_deref().filter(|_| answer.more);
-        page(&rows, params.with_revision, next, answer.latest)
+        page(&rows, params.with_revision, next, answer.latest)?
     } else if answer.more {
-        Err(too_large("page with limit and after"))
+        return Err(too_large("page with limit and after"));
     } else {
-        records(&rows, true, params.with_revision)
-    }
+        records(&rows, true, params.with_revision)?
+    };
+    storage.secretly(model, params.seal_to, answer)
 }
 
 /// The records of all places that have any, sorted by key.

@@ -6,7 +6,7 @@ use commissaire_api::{
     sealed::{PublicSealKey, Purpose, Sealed},
     storage::{Data, MAX_ANSWER, UNOPENED},
 };
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use super::{
     Storage,
@@ -18,10 +18,15 @@ pub(super) fn sealed_size(size: usize) -> usize {
     (size + 64).div_ceil(3) * 4 + 256
 }
 
+/// The most bytes that fit an answer when they are sealed.
+pub(super) fn room() -> usize {
+    (MAX_ANSWER - 256) / 4 * 3 - 64
+}
+
 /// Refuses to seal what is no secret, before anything is done.
 pub(super) fn check_seal_to(model: &Model, key: Option<&PublicSealKey>) -> Result<(), RpcError> {
     match key {
-        Some(_) if model.kept != Kept::Sealed => {
+        Some(_) if !model.holds_secrets() => {
             Err(faulty("seal_to", format!("is for secrets, and {} is none", model.name)))
         }
         Some(key) if key.seal(Purpose::Answer, model, b"").is_none() => {
@@ -40,10 +45,13 @@ impl Storage {
         data: Data,
         context: &Context,
     ) -> Result<Data, RpcError> {
-        if model.kept != Kept::Sealed {
+        if !model.holds_secrets() {
             return Ok(data);
         }
         let Ok(sealed) = data.to::<Sealed>() else {
+            if !tells_secrets(model, &data) {
+                return Ok(data);
+            }
             tracing::warn!(model = model.name, actor = %context.actor, "a secret came over the bus in the clear");
             return Ok(data);
         };
@@ -63,7 +71,7 @@ impl Storage {
         answer: Data,
     ) -> Result<Data, RpcError> {
         match key {
-            None if model.kept == Kept::Sealed => {
+            None if tells_secrets(model, &answer) => {
                 tracing::warn!(
                     model = model.name,
                     "a secret goes over the bus in the clear: its caller gives no key"
@@ -80,5 +88,28 @@ impl Storage {
                 Data::of(&sealed).map_err(|_| internal("what is sealed cannot be written as JSON"))
             }
         }
+    }
+}
+
+/// Whether `data`, records of `model` in whatever is around them, tells a secret.
+fn tells_secrets(model: &Model, data: &Data) -> bool {
+    fn any(model: &Model, value: &mut Value) -> bool {
+        match value {
+            Value::Array(all) => all.iter_mut().any(|one| any(model, one)),
+            // Text may be a record as well.
+            Value::String(text) => serde_json::from_str(text).is_ok_and(|mut value| any(model, &mut value)),
+            Value::Object(members) => {
+                let within = ["records", "record"].iter().any(|name| {
+                    members.get_mut(*name).is_some_and(|value| !value.is_string() && any(model, value))
+                });
+                within || model.take_secrets(members)
+            }
+            _ => false,
+        }
+    }
+    match model.kept {
+        Kept::Sealed => true,
+        _ if !model.holds_secrets() => false,
+        _ => data.to::<Value>().is_ok_and(|mut value| any(model, &mut value)),
     }
 }

@@ -118,14 +118,8 @@ impl Store {
 
     /// What the table of `model` holds for `key`, as JSON.
     fn opened(&self, model: &Model, key: &str, stored: Vec<u8>) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-        match model.kept {
-            Kept::Plain | Kept::Nowhere => Ok(Zeroizing::new(stored)),
-            Kept::Sealed => self
-                .shared
-                .sealer
-                .open(model.name, key, &stored)
-                .ok_or_else(|| StoreError::Unsealable { key: key.to_owned() }),
-        }
+        let opened = self.shared.sealer.of_kept(model, key, stored);
+        opened.ok_or_else(|| StoreError::Unsealable { key: key.to_owned() })
     }
 }
 

@@ -138,27 +138,15 @@ impl<'t> Pass<'t> {
         }
     }
 
-    /// `json` in the form of the model's table.
+    /// `json` as it is kept.
     fn stored(&self, model: &Model, key: &str, json: &[u8]) -> Result<Vec<u8>, Failure> {
-        match model.kept {
-            Kept::Sealed => self
-                .shared
-                .sealer
-                .seal(model.name, key, json)
-                .ok_or_else(|| Failure::Refused(StoreError::no_random_numbers())),
-            Kept::Plain | Kept::Nowhere => Ok(json.to_vec()),
-        }
+        let kept = self.shared.sealer.to_keep(model, key, json);
+        kept.ok_or_else(|| Failure::Refused(StoreError::no_random_numbers()))
     }
 
     fn is_same(&self, model: &Model, key: &str, stored: &[u8], json: &[u8]) -> bool {
-        match model.kept {
-            Kept::Sealed => self
-                .shared
-                .sealer
-                .open(model.name, key, stored)
-                .is_some_and(|opened| opened.as_slice() == json),
-            Kept::Plain | Kept::Nowhere => stored == json,
-        }
+        let opened = self.shared.sealer.of_kept(model, key, stored.to_vec());
+        opened.is_some_and(|opened| opened.as_slice() == json)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Saving and deleting: one transaction of etcd.
 
-use commissaire_api::model::{Kept, Model};
+use commissaire_api::model::Model;
 use etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp};
 use serde::{Deserialize, Serialize};
 
@@ -107,10 +107,7 @@ impl Etcd {
     }
 
     fn sealed(&self, model: &Model, key: &str, json: &[u8]) -> Result<Vec<u8>, StoreError> {
-        if model.kept != Kept::Sealed {
-            return Ok(json.to_vec());
-        }
-        self.sealer.seal(model.name, key, json).ok_or_else(StoreError::no_random_numbers)
+        self.sealer.to_keep(model, key, json).ok_or_else(StoreError::no_random_numbers)
     }
 }
 

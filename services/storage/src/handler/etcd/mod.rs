@@ -73,11 +73,12 @@ impl Etcd {
 
     /// What is stored as the record `key` of `model`, in the clear and whole.
     fn opened(&self, model: &Model, key: &str, stored: &[u8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-        if model.kept == Kept::Sealed {
-            let opened = self.sealer.open(model.name, key, stored);
-            return opened.ok_or_else(|| StoreError::Unsealable { key: key.to_owned() });
-        }
-        whole(model, key, stored)
+        let whole = match model.kept {
+            Kept::Sealed => stored.to_vec(),
+            Kept::Plain | Kept::Nowhere => whole(model, key, stored)?.to_vec(),
+        };
+        let opened = self.sealer.of_kept(model, key, whole);
+        opened.ok_or_else(|| StoreError::Unsealable { key: key.to_owned() })
     }
 }
 
