@@ -296,8 +296,10 @@ impl Run {
     /// Tells of those that have left since the last look.
     async fn tell_gone(&mut self, to_leave: &[Pod]) {
         let there = |uid: &String| to_leave.iter().any(|pod| pod.uid == *uid);
-        let gone: Vec<_> = self.leaving.extract_if(.., |uid, _| !there(uid)).collect();
-        for (_, path) in gone {
+        let (leaving, gone) = std::mem::take(&mut self.leaving).into_iter().partition(|(uid, _)| there(uid));
+        self.leaving = leaving;
+        let gone: BTreeMap<String, String> = gone;
+        for path in gone.into_values() {
             self.tell(ContainerState::Gone, &path, "").await;
         }
         let leaving = to_leave.iter().filter(|pod| pod.leaving);

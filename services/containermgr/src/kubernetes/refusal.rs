@@ -67,12 +67,12 @@ pub(super) fn blocked(status: &Status) -> Option<String> {
 fn tls(error: &Error) -> Option<Fault> {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(cause) = next {
-        let within = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let within = within.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if let Some(error) = cause.downcast_ref::<rustls::Error>().or(within) {
+        if let Some(error) = cause.downcast_ref::<rustls::Error>() {
             return Some(certificate(error));
         }
-        next = cause.source();
+        // What an error of the system wraps it does not call its source.
+        let within = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = within.map(|within| within as &(dyn StdError + 'static)).or_else(|| cause.source());
     }
     None
 }
