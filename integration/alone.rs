@@ -17,7 +17,7 @@ pub async fn beside() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().await
 }
 
-fn asked() -> bool {
+pub(crate) fn asked() -> bool {
     std::env::var_os("COMMISSAIRE_LONG").is_some_and(|value| value == "1")
 }
 

@@ -5,6 +5,7 @@ mod archive;
 mod bootstrap;
 mod calls;
 mod campaign;
+mod containers;
 mod counters;
 mod disks;
 mod dlq;

@@ -2,13 +2,13 @@
 # Makes a real kube-apiserver, 1.20.2, of the source package of Debian 12: about 6 minutes of processor time, and 2.5 GB
 # of disk that are free again afterwards.
 #
-#   integration/kube/build.sh OUT     writes the program OUT; does nothing where it is there already
+#   integration/cluster/apiserver.sh OUT     writes the program OUT; does nothing where it is there already
 #
 # Nothing is installed, and no list of apt's own is changed: packages are fetched by apt with lists of their own, which it
 # verifies by Debian's keys, and are unpacked below a folder that is gone at the end.
 set -euo pipefail
 
-[ $# = 1 ] || { echo "usage: integration/kube/build.sh OUT" >&2; exit 64; }
+[ $# = 1 ] || { echo "usage: integration/cluster/apiserver.sh OUT" >&2; exit 64; }
 [ -x "$1" ] && exit 0
 mkdir -p "$(dirname "$1")"
 out=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
