@@ -14,4 +14,6 @@ pub const ALL: &[Driver] = &[
     commissaire_nats::DRIVER,
     #[cfg(feature = "amqp")]
     commissaire_amqp::DRIVER,
+    #[cfg(feature = "kombu")]
+    commissaire_kombu::DRIVER,
 ];

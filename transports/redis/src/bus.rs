@@ -14,23 +14,22 @@ use commissaire::{
     Bus, BusOptions, BusUri, ConnectionWatch, Durability, Error, ErrorKind, Guarantees, Ledger, Message,
     Result, Source, Subscription, Survey, Token,
 };
-use redis::{Cmd, Value};
+use commissaire_redis_link::{address::Address, ledger::RedisLedger};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     durable, fitness,
     keys::Keys,
-    ledger::RedisLedger,
     lines::Lines,
     link::{Dialer, Link, Plain},
     listen::{calls::Calls, care, pubsub::PubSub, streams::Streams},
-    options::Options,
+    options,
     publish::Publisher,
-    script::Digests,
+    script::{LEDGER, TEXTS},
     settle::Settler,
     survey,
     wire::Fault,
@@ -81,11 +80,12 @@ struct RedisBus {
 
 /// Connects, and refuses a server that is not fit.
 pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn Bus>> {
-    let Options { client, place, demand } = Options::read(&uri)?;
+    let Address { client, place, demand } = options::read(&uri)?;
     let lines = Arc::new(Lines::new(&place));
-    let dialer = Dialer::new(client, &place, &client_name(&options.client_name), lines.clone());
+    let dialer = Dialer::new(client, &place, &options.client_name, lines.clone(), TEXTS);
     let first = dialer.dial(|_| {}).await?;
-    let (durability, version) = fitness::check(&first, &place, options.exchange.as_str(), demand).await?;
+    let (durability, version) = fitness::check(&first, &place, demand).await?;
+    fitness::warn_of_reference(&first, &place, options.exchange.as_str()).await;
     let end = CancellationToken::new();
     let guard = end.clone().drop_guard();
     let main = Link::keep("main", dialer.clone(), Arc::new(Plain), Some(first), None, end.clone());
@@ -117,12 +117,6 @@ pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn 
         product: format!("Redis {version}"),
         place,
     }))
-}
-
-/// What the server takes for a name: no spaces, nothing odd.
-fn client_name(name: &str) -> String {
-    let name: String = name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(64).collect();
-    if name.is_empty() { "commissaire".to_owned() } else { name }
 }
 
 #[async_trait]
@@ -197,28 +191,7 @@ impl Bus for RedisBus {
     }
 
     fn ledger(&self) -> Option<Arc<dyn Ledger>> {
-        Some(Arc::new(RedisLedger(self.core.clone())))
-    }
-}
-
-impl Core {
-    /// Asks when connected, and again as long as nothing was sent.
-    pub(crate) async fn until(
-        &self,
-        deadline: Instant,
-        command: impl Fn(&Digests) -> Cmd + Send + Sync,
-    ) -> Result<Value, Fault> {
-        loop {
-            let Some(wire) = self.main.wire(deadline).await else { return Err(Fault::NotSent) };
-            let left = deadline.saturating_duration_since(Instant::now());
-            match wire.ask(&command(wire.digests()), left).await {
-                Err(Fault::NotSent) if !left.is_zero() => tokio::task::yield_now().await,
-                Err(fault) if fault.passes() && left > Duration::from_millis(100) => {
-                    sleep(Duration::from_millis(50)).await;
-                }
-                answer => return answer,
-            }
-        }
+        Some(Arc::new(RedisLedger::new(self.core.main.clone(), self.core.keys.prefix().to_owned(), LEDGER)))
     }
 }
 

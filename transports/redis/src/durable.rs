@@ -10,7 +10,7 @@ use crate::{
     bus::{BOUND, Core},
     link::DEAF,
     listen::entry::Stream,
-    script::{Digests, Script},
+    script::Script,
     value::{int, millis, pairs, text},
     wire::{Fault, Wire, no_error},
 };
@@ -48,14 +48,14 @@ pub(crate) fn read(entry: Value) -> Option<Entry> {
 /// Removes the subscription `name`; with `idle`, only if nobody has read it for that long. Whether it did.
 pub(crate) async fn remove(core: &Core, name: &Token, idle: Option<Duration>) -> Result<bool> {
     let idle = idle.map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX));
-    let command = |digests: &Digests| removing(core, digests, name.as_str(), idle);
-    let removed = core.until(Instant::now() + BOUND, command).await;
+    let command = |digests: &[String]| removing(core, digests, name.as_str(), idle);
+    let removed = core.main.until(Instant::now() + BOUND, command).await;
     removed
         .map(|removed| int(&removed) == Some(1))
         .map_err(|fault| fault.into_error(&format!("removing the durable subscription {name}")))
 }
 
-fn removing(core: &Core, digests: &Digests, name: &str, idle: Option<u64>) -> Cmd {
+fn removing(core: &Core, digests: &[String], name: &str, idle: Option<u64>) -> Cmd {
     let keys = &core.keys;
     let stream = keys.durable(name);
     let (delayed, bodies) = (format!("{stream}:z"), format!("{stream}:b"));

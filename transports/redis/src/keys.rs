@@ -1,6 +1,6 @@
 //! The names of keys and channels. One hash tag holds all of an exchange; the number is the version of the layout.
 
-use commissaire::{Inbox, Key, MessageId, Origin, Pattern, Token, What};
+use commissaire::{Inbox, Key, Origin, Pattern, Token, What};
 
 const LAYOUT: u32 = 1;
 
@@ -119,12 +119,9 @@ impl Keys {
         format!("{}bind:s", self.prefix)
     }
 
-    /// Line of the ledger for a message of `place`.
-    pub(crate) fn once(&self, place: &Origin, id: MessageId) -> String {
-        match place {
-            Origin::Queue(key) => format!("{}once:q:{key}:{id}", self.prefix),
-            Origin::Durable(name) => format!("{}once:sub:{name}:{id}", self.prefix),
-        }
+    /// The beginning of all names.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The glob over what a survey tells of, and little else.

@@ -3,26 +3,21 @@
 //! The README of this crate says how each address is carried, what is promised, and which options a URI takes.
 
 use commissaire::Driver;
+use commissaire_redis_link::{fitness, lines, link, value, wire};
 
 // In reading order.
 mod bus;
 mod durable;
-mod fitness;
 #[cfg(test)]
 mod fuzz;
 mod held;
 mod keys;
-mod ledger;
-mod lines;
-mod link;
 mod listen;
 mod options;
 mod publish;
 mod script;
 mod settle;
 mod survey;
-mod value;
-mod wire;
 
 /// Redis, by TCP, TLS or Unix socket.
 pub const DRIVER: Driver = Driver {

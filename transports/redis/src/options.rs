@@ -1,149 +1,18 @@
-//! A `bus_uri` as what to connect to and what to ask of it.
+//! What a `bus_uri` of these schemes may say.
 
-use std::{fmt, fs, path::PathBuf};
-
-use commissaire::{BusUri, Durability, Error, Result};
-use redis::{
-    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
-    RedisConnectionInfo, TlsCertificates, io::tcp::TcpSettings,
-};
-
-use crate::link::DEAF;
-
-/// What a `bus_uri` says.
-pub(crate) struct Options {
-    /// How to reach the server. Holds the password.
-    pub(crate) client: Client,
-    /// Where the server is, for messages: never a secret.
-    pub(crate) place: String,
-    /// The least that stored messages must survive.
-    pub(crate) demand: Durability,
-}
+use commissaire::{BusUri, Result};
+use commissaire_redis_link::address::{Address, Way};
 
 const COMMON: &[&str] = &["durability"];
 const UNIX: &[&str] = &["durability", "db", "user", "password_file"];
 const TLS: &[&str] = &["durability", "ca_file", "cert_file", "key_file"];
 
-impl Options {
-    /// Reads `uri`; every part of it is used or refused.
-    pub(crate) fn read(uri: &BusUri) -> Result<Self> {
-        let known = match uri.scheme() {
-            "redis+unix" => UNIX,
-            "rediss" => TLS,
-            _ => COMMON,
-        };
-        let options = uri.options(known)?;
-        let demand = uri.demanded()?;
-        let url = uri.expose();
-        if url.fragment().is_some() {
-            return Err(Error::config("bus_uri has a part behind '#': write %23 in a password"));
-        }
-        let (address, db) = match uri.scheme() {
-            "redis+unix" => {
-                if url.has_host() && url.host_str().is_some_and(|host| !host.is_empty()) {
-                    return Err(Error::config("bus_uri names a host: write redis+unix:///path/to.sock"));
-                }
-                let path = PathBuf::from(BusUri::decoded(url.path(), "path")?);
-                let db = options.get("db").map(String::as_str).unwrap_or_default();
-                (ConnectionAddr::Unix(path), db.to_owned())
-            }
-            scheme => {
-                let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| {
-                    Error::config(format!("bus_uri names no host: write {scheme}://HOST:PORT/DB"))
-                })?;
-                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-                let port = url.port().unwrap_or(6379);
-                let address = if scheme == "rediss" {
-                    ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-                } else {
-                    ConnectionAddr::Tcp(host, port)
-                };
-                (address, url.path().trim_start_matches('/').to_owned())
-            }
-        };
-        let db: i64 =
-            match db.as_str() {
-                "" => 0,
-                text => text.parse().ok().filter(|db| (0..1 << 16).contains(db)).ok_or_else(|| {
-                    Error::config(format!("bus_uri names database {text:?}: write a number"))
-                })?,
-            };
-        let mut settings = RedisConnectionInfo::default()
-            .set_db(db)
-            .set_protocol(ProtocolVersion::RESP3)
-            .set_skip_set_lib_name();
-        if !url.username().is_empty() {
-            settings = settings.set_username(BusUri::decoded(url.username(), "user")?);
-        }
-        if let Some(password) = url.password() {
-            settings = settings.set_password(BusUri::decoded(password, "password")?);
-        }
-        // A URI without a host cannot hold a user.
-        if let Some(user) = options.get("user") {
-            settings = settings.set_username(user);
-        }
-        if let Some(path) = options.get("password_file") {
-            let password = String::from_utf8(read_file("password_file", path)?)
-                .map_err(|_| Error::config("the file of bus_uri's password_file is not UTF-8"))?;
-            settings = settings.set_password(password.trim_end_matches(['\r', '\n']));
-        }
-        let place = match &address {
-            ConnectionAddr::Unix(path) => format!("redis at {}", path.display()),
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                format!("redis at {host}:{port}")
-            }
-            _ => "redis".to_owned(),
-        };
-        let info = address
-            .into_connection_info()
-            .map_err(|_| Error::config("bus_uri cannot be used as an address of redis"))?
-            .set_tcp_settings(TcpSettings::default().set_nodelay(true).set_user_timeout(DEAF))
-            .set_redis_settings(settings);
-        let file = |name: &str| options.get(name).map(|path| read_file(name, path)).transpose();
-        let client = if uri.scheme() == "rediss" {
-            tls_client(info, file("ca_file")?, file("cert_file")?, file("key_file")?)?
-        } else {
-            // The library's own text may quote what it was given.
-            Client::open(info).map_err(|_| Error::config(format!("{place} cannot be used as an address")))?
-        };
-        Ok(Self { client, place, demand })
-    }
-}
-
-/// A client that verifies the server's certificate, against `ca` or the system's authorities.
-fn tls_client(
-    info: ConnectionInfo,
-    ca: Option<Vec<u8>>,
-    cert: Option<Vec<u8>>,
-    key: Option<Vec<u8>>,
-) -> Result<Client> {
-    // Whichever provider the program has chosen already stays.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client_tls = match (cert, key) {
-        (Some(client_cert), Some(client_key)) => Some(ClientTlsConfig { client_cert, client_key }),
-        (None, None) => None,
-        _ => return Err(Error::config("bus_uri has one of cert_file and key_file: give both or none")),
+/// Reads `uri`; every part of it is used or refused.
+pub(crate) fn read(uri: &BusUri) -> Result<Address> {
+    let (way, known) = match uri.scheme() {
+        "redis+unix" => (Way::Socket, UNIX),
+        "rediss" => (Way::Tls, TLS),
+        _ => (Way::Tcp, COMMON),
     };
-    let unusable = || {
-        Error::config(
-            "the files of bus_uri's ca_file, cert_file and key_file cannot be used: they must be PEM",
-        )
-    };
-    // The library would take a file without any for one that trusts nobody.
-    let begin = b"-----BEGIN CERTIFICATE-----";
-    if ca.as_ref().is_some_and(|pem| !pem.windows(begin.len()).any(|bytes| bytes == begin)) {
-        return Err(unusable());
-    }
-    Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: ca }).map_err(|_| unusable())
-}
-
-fn read_file(option: &str, path: &str) -> Result<Vec<u8>> {
-    fs::read(path)
-        .map_err(|e| Error::config(format!("bus_uri's {option} {path:?} cannot be read: {}", e.kind())))
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("place", &self.place).field("demand", &self.demand).finish()
-    }
+    Address::read(uri, way, &uri.options(known)?)
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     bus::{BOUND, Core},
-    script::{Digests, Script},
+    script::Script,
     value::{int, items, pairs, text},
     wire::Fault,
 };
@@ -64,7 +64,7 @@ impl Publisher {
             Address::Control(service) => {
                 let mut command = redis::cmd("PUBLISH");
                 command.arg(self.core.keys.control(service)).arg(&bytes);
-                self.core.until(deadline, |_| command.clone()).await.map(drop)
+                self.core.main.until(deadline, |_| command.clone()).await.map(drop)
             }
             Address::Inbox(inbox) => self.reply(inbox, &bytes, deadline).await,
         };
@@ -138,7 +138,7 @@ impl Publisher {
         if known.is_some_and(|seen| seen.elapsed() < COUNTED) {
             let mut command = redis::cmd("XADD");
             command.arg(&stream).arg("*").arg("m").arg(bytes);
-            let sent = self.core.until(deadline, |_| command.clone()).await;
+            let sent = self.core.main.until(deadline, |_| command.clone()).await;
             return Ok(sent.map(drop).map_err(|fault| fault.about(&stream)));
         }
         let arguments = |command: &mut Cmd| {
@@ -197,7 +197,7 @@ impl Publisher {
         // Mostly somebody listens, and then a script is not worth its price.
         let mut command = redis::cmd("PUBLISH");
         command.arg(keys.inbox(inbox)).arg(bytes);
-        let heard = self.core.until(deadline, |_| command.clone()).await?;
+        let heard = self.core.main.until(deadline, |_| command.clone()).await?;
         if int(&heard) != Some(0) {
             return Ok(());
         }
@@ -215,12 +215,12 @@ impl Publisher {
         arguments: impl Fn(&mut Cmd) + Send + Sync,
         deadline: Instant,
     ) -> Result<Value, Fault> {
-        let command = |digests: &Digests| {
+        let command = |digests: &[String]| {
             let mut command = script.over(digests, keys);
             arguments(&mut command);
             command
         };
-        self.core.until(deadline, command).await
+        self.core.main.until(deadline, command).await
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
         intake::Intake,
     },
     publish::MOST_STORED,
-    script::{Digests, Script},
+    script::Script,
     value::int,
     wire::{Fault, no_error},
 };
@@ -218,7 +218,7 @@ impl Settler {
     }
 
     /// One command for all acks of a stream, one for all releases of a stream, one for each other verdict.
-    fn pipeline(&self, digests: &Digests, batch: Vec<Job>) -> (Pipeline, Vec<Vec<Job>>) {
+    fn pipeline(&self, digests: &[String], batch: Vec<Job>) -> (Pipeline, Vec<Vec<Job>>) {
         let mut pipeline = Pipeline::new();
         let mut groups: Vec<Vec<Job>> = Vec::new();
         let mut together: HashMap<(bool, *const Stream), Vec<Job>> = HashMap::new();

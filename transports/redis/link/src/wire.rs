@@ -1,6 +1,7 @@
 //! One connection to the server: asks, and tells "not sent" from "unknown".
 
 use std::{
+    fmt,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,14 +14,11 @@ use redis::{Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    script::{Digests, TEXTS},
-    value::millis,
-};
+use crate::{script::Scripts, value::millis};
 
 /// A connection that is up, or was. Cheap to clone; all clones share it.
 #[derive(Clone)]
-pub(crate) struct Wire {
+pub struct Wire {
     connection: MultiplexedConnection,
     down: CancellationToken,
     heard: Arc<AtomicU64>,
@@ -28,12 +26,12 @@ pub(crate) struct Wire {
     again: Option<Instant>,
     /// The server's time in ms, and when it was asked for.
     clock: Arc<Mutex<Option<(Instant, i64)>>>,
-    digests: Arc<Digests>,
+    scripts: Scripts,
 }
 
 /// Why an answer is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// The connection was down before anything was sent.
     NotSent,
     /// The connection broke before the answer came.
@@ -50,16 +48,12 @@ pub(crate) enum Fault {
 }
 
 impl Wire {
-    pub(crate) fn new(
-        connection: MultiplexedConnection,
-        down: CancellationToken,
-        digests: Arc<Digests>,
-    ) -> Self {
-        Self { connection, down, heard: Arc::default(), again: None, clock: Arc::default(), digests }
+    pub(crate) fn new(connection: MultiplexedConnection, down: CancellationToken, scripts: Scripts) -> Self {
+        Self { connection, down, heard: Arc::default(), again: None, clock: Arc::default(), scripts }
     }
 
     /// Asks for the server's time.
-    pub(crate) async fn set_clock(&self, limit: Duration) -> Result<(), Fault> {
+    pub async fn set_clock(&self, limit: Duration) -> Result<(), Fault> {
         let asked = Instant::now();
         let time = millis(self.ask(&redis::cmd("TIME"), limit).await?);
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = time.map(|time| (asked, time));
@@ -68,30 +62,30 @@ impl Wire {
 
     /// The server's time in ms, reckoned from when it was last asked for: late by at most what that took, never early,
     /// unless the server's clock was set since.
-    pub(crate) fn clock(&self) -> Option<i64> {
+    pub fn clock(&self) -> Option<i64> {
         let (asked, time) = (*self.clock.lock().unwrap_or_else(PoisonError::into_inner))?;
         time.checked_add(i64::try_from(asked.elapsed().as_millis()).ok()?)
     }
 
     /// Whether the server's time was not asked for since `age` ago.
-    pub(crate) fn clock_is_older(&self, age: Duration) -> bool {
+    pub fn clock_is_older(&self, age: Duration) -> bool {
         let clock = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         clock.is_none_or(|(asked, _)| asked.elapsed() > age)
     }
 
     /// The same connection, known to take the place of one that was lost just now.
-    pub(crate) fn made_again(mut self) -> Self {
+    pub fn made_again(mut self) -> Self {
         self.again = Some(Instant::now());
         self
     }
 
     /// Whether it took the place of a lost one less than `age` ago.
-    pub(crate) fn is_new_again(&self, age: Duration) -> bool {
+    pub fn is_new_again(&self, age: Duration) -> bool {
         self.again.is_some_and(|made| made.elapsed() < age)
     }
 
     /// Asks one thing. The answer is never an error of the server's. Scripts that it has forgotten are loaded again.
-    pub(crate) async fn ask(&self, command: &Cmd, limit: Duration) -> Result<Value, Fault> {
+    pub async fn ask(&self, command: &Cmd, limit: Duration) -> Result<Value, Fault> {
         match self.ask_once(command, limit).await {
             Err(fault) if fault.is("NOSCRIPT") => {
                 self.load(limit).await?;
@@ -108,7 +102,7 @@ impl Wire {
     }
 
     /// Asks many things at once. Each answer may be an error: see [`no_error`].
-    pub(crate) async fn ask_all(&self, pipeline: &Pipeline, limit: Duration) -> Result<Vec<Value>, Fault> {
+    pub async fn ask_all(&self, pipeline: &Pipeline, limit: Duration) -> Result<Vec<Value>, Fault> {
         if pipeline.is_empty() {
             return Ok(Vec::new());
         }
@@ -117,17 +111,17 @@ impl Wire {
     }
 
     /// Hands all scripts to the server again, after it was told to forget them.
-    pub(crate) async fn load(&self, limit: Duration) -> Result<(), Fault> {
-        self.ask_all(&loading(), limit).await.map(drop)
+    pub async fn load(&self, limit: Duration) -> Result<(), Fault> {
+        self.ask_all(&self.scripts.loading(), limit).await.map(drop)
     }
 
-    /// The digests, for scripts in pipelines.
-    pub(crate) fn digests(&self) -> &Digests {
-        &self.digests
+    /// The digests that the server gave to the scripts, in their order.
+    pub fn digests(&self) -> &[String] {
+        self.scripts.digests()
     }
 
     /// Listens to `names`, as channels or as globs; returns when the server has confirmed.
-    pub(crate) async fn listen(&self, globs: bool, names: &[String], limit: Duration) -> Result<(), Fault> {
+    pub async fn listen(&self, globs: bool, names: &[String], limit: Duration) -> Result<(), Fault> {
         if names.is_empty() {
             return Ok(());
         }
@@ -139,7 +133,7 @@ impl Wire {
     }
 
     /// Listens to `names` no longer.
-    pub(crate) async fn unlisten(&self, globs: bool, names: &[String], limit: Duration) -> Result<(), Fault> {
+    pub async fn unlisten(&self, globs: bool, names: &[String], limit: Duration) -> Result<(), Fault> {
         if names.is_empty() {
             return Ok(());
         }
@@ -151,26 +145,27 @@ impl Wire {
     }
 
     /// How many answers have come.
-    pub(crate) fn heard(&self) -> u64 {
+    pub fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
     }
 
     /// Gives the connection up; whoever waits on it is told.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.down.cancel();
     }
 
     /// Resolves when the connection is down.
-    pub(crate) async fn down(&self) {
+    pub async fn down(&self) {
         self.down.cancelled().await;
     }
 
     /// Whether both are the same connection.
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.heard, &other.heard)
     }
 
-    pub(crate) fn is_down(&self) -> bool {
+    /// Whether the connection is down.
+    pub fn is_down(&self) -> bool {
         self.down.is_cancelled()
     }
 
@@ -209,17 +204,8 @@ impl Wire {
     }
 }
 
-/// The commands that load all scripts.
-pub(crate) fn loading() -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(TEXTS.len());
-    for text in TEXTS {
-        pipeline.cmd("SCRIPT").arg("LOAD").arg(text);
-    }
-    pipeline
-}
-
 /// The answer, or the fault that it is.
-pub(crate) fn no_error(answer: Value) -> Result<Value, Fault> {
+pub fn no_error(answer: Value) -> Result<Value, Fault> {
     match answer {
         Value::ServerError(error) => Err(Fault::from(&RedisError::from(error))),
         answer => Ok(answer),
@@ -228,12 +214,12 @@ pub(crate) fn no_error(answer: Value) -> Result<Value, Fault> {
 
 impl Fault {
     /// Whether the server refused with this code.
-    pub(crate) fn is(&self, wanted: &str) -> bool {
+    pub fn is(&self, wanted: &str) -> bool {
         matches!(self, Self::Refused { code, .. } if code == wanted)
     }
 
     /// Names the key that it is about, if it is about one of the wrong type.
-    pub(crate) fn about(mut self, name: &str) -> Self {
+    pub fn about(mut self, name: &str) -> Self {
         if let Self::Refused { code, key: key @ None } = &mut self
             && code == "WRONGTYPE"
         {
@@ -243,17 +229,17 @@ impl Fault {
     }
 
     /// Whether waiting may help: the server is loading, or has another's slow script to end.
-    pub(crate) fn passes(&self) -> bool {
+    pub fn passes(&self) -> bool {
         ["LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN"].iter().any(|code| self.is(code))
     }
 
     /// Whether the server refused, and would again: it has the script, and is neither loading nor busy.
-    pub(crate) fn is_final(&self) -> bool {
+    pub fn is_final(&self) -> bool {
         matches!(self, Self::Refused { .. }) && !self.passes() && !self.is("NOSCRIPT")
     }
 
     /// As an error of `what`, which says what was tried.
-    pub(crate) fn into_error(self, what: &str) -> Error {
+    pub fn into_error(self, what: &str) -> Error {
         match self {
             Self::NotSent => Error::unavailable(format!("{what}: not connected to redis")),
             Self::Lost => {
@@ -301,5 +287,11 @@ impl From<&RedisError> for Fault {
             }
             None => Self::Lost,
         }
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("down", &self.is_down()).finish_non_exhaustive()
     }
 }

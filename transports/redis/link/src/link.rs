@@ -1,9 +1,9 @@
 //! Dialling, and a connection that is made again whenever it breaks.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use commissaire::{Error, ErrorKind, Result};
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, PushInfo, PushKind};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, PushInfo, PushKind, Value};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
@@ -12,13 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     lines::Lines,
-    script::Digests,
-    value::text,
-    wire::{Fault, Wire, loading, no_error},
+    script::Scripts,
+    wire::{Fault, Wire, no_error},
 };
 
 /// A server that says nothing for this long is taken for dead.
-pub(crate) const DEAF: Duration = Duration::from_secs(10);
+pub const DEAF: Duration = Duration::from_secs(10);
 /// The most that one dial may take.
 const DIAL: Duration = Duration::from_secs(3);
 /// The least time between two dials of one connection.
@@ -32,24 +31,25 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Makes connections.
 #[derive(Clone)]
-pub(crate) struct Dialer {
+pub struct Dialer {
     client: Client,
     place: Arc<str>,
     name: Arc<str>,
     lines: Arc<Lines>,
+    scripts: &'static [&'static str],
 }
 
 /// When the next dial may be.
 #[derive(Debug, Default)]
-pub(crate) struct Pace(Option<Instant>);
+pub struct Pace(Option<Instant>);
 
 /// The one connection for all that does not block. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Link(watch::Receiver<Option<Wire>>);
+#[derive(Debug, Clone)]
+pub struct Link(watch::Receiver<Option<Wire>>);
 
 /// What happens with a connection that a [`Link`] keeps.
 #[async_trait::async_trait]
-pub(crate) trait Tenant: Send + Sync + 'static {
+pub trait Tenant: Send + Sync + 'static {
     /// Takes what the server says unasked.
     fn heard(&self, push: PushInfo);
     /// A connection was made; nobody else uses it before this returns.
@@ -59,15 +59,24 @@ pub(crate) trait Tenant: Send + Sync + 'static {
 }
 
 /// A tenant with no wishes.
-pub(crate) struct Plain;
+#[derive(Debug)]
+pub struct Plain;
 
 impl Dialer {
-    pub(crate) fn new(client: Client, place: &str, name: &str, lines: Arc<Lines>) -> Self {
-        Self { client, place: place.into(), name: name.into(), lines }
+    /// To the server of `client`, which is at `place`. `name` is what to be called there; `scripts` are loaded into every
+    /// connection.
+    pub fn new(
+        client: Client,
+        place: &str,
+        name: &str,
+        lines: Arc<Lines>,
+        scripts: &'static [&'static str],
+    ) -> Self {
+        Self { client, place: place.into(), name: client_name(name).into(), lines, scripts }
     }
 
     /// One try, bounded in time. `heard` takes what the server says unasked.
-    pub(crate) async fn dial(&self, heard: impl Fn(PushInfo) + Send + Sync + 'static) -> Result<Wire> {
+    pub async fn dial(&self, heard: impl Fn(PushInfo) + Send + Sync + 'static) -> Result<Wire> {
         let failed = |why: &str| Error::unavailable(format!("connecting to {}: {why}", self.place));
         match timeout(DIAL, self.connect(heard)).await {
             Ok(wire) => wire,
@@ -99,18 +108,15 @@ impl Dialer {
         naming.arg("SETNAME").arg(&*self.name);
         // A user may lack the right to be named.
         let _ = connection.send_packed_command(&naming).await.map_err(|error| self.refused(&error))?;
-        let scripts = loading();
+        let loading = Scripts::new(self.scripts).loading();
         let answers = connection
-            .send_packed_commands(&scripts, 0, scripts.len())
+            .send_packed_commands(&loading, 0, loading.len())
             .await
             .map_err(|error| self.refused(&error))?;
-        let mut digests = Digests::default();
-        for (digest, answer) in digests.iter_mut().zip(answers) {
-            let answer = no_error(answer)
-                .map_err(|fault| fault.into_error(&format!("loading scripts into {}", self.place)))?;
-            *digest = text(answer).unwrap_or_default();
-        }
-        Ok(Wire::new(connection, down, Arc::new(digests)))
+        let digests: Result<Vec<_>, _> = answers.into_iter().map(no_error).collect();
+        let digests =
+            digests.map_err(|fault| fault.into_error(&format!("loading scripts into {}", self.place)))?;
+        Ok(Wire::new(connection, down, Scripts::loaded(self.scripts, digests)))
     }
 
     /// The library's error as ours. Its text is left out where it might hold what a user wrote.
@@ -178,7 +184,7 @@ impl Dialer {
 
 impl Pace {
     /// Waits until the next dial may be: at most one a second, spread out.
-    pub(crate) async fn wait(&mut self) {
+    pub async fn wait(&mut self) {
         if let Some(last) = self.0 {
             sleep_until(last + PACE.mul_f64(1.0 + 0.3 * rand::random::<f64>())).await;
         }
@@ -188,7 +194,7 @@ impl Pace {
 
 impl Link {
     /// Keeps a connection up, called `line` among those of the bus, beginning with `first` if there is one, until `closing`. It dials only when `after` is up.
-    pub(crate) fn keep(
+    pub fn keep(
         line: &'static str,
         dialer: Dialer,
         tenant: Arc<dyn Tenant>,
@@ -208,7 +214,7 @@ impl Link {
     }
 
     /// The connection, waited for until `deadline`.
-    pub(crate) async fn wire(&self, deadline: Instant) -> Option<Wire> {
+    pub async fn wire(&self, deadline: Instant) -> Option<Wire> {
         if let Some(wire) = self.now() {
             return Some(wire);
         }
@@ -218,17 +224,37 @@ impl Link {
     }
 
     /// The connection, if it is up.
-    pub(crate) fn now(&self) -> Option<Wire> {
+    pub fn now(&self) -> Option<Wire> {
         self.0.borrow().clone().filter(|wire| !wire.is_down())
     }
 
+    /// Asks when connected, and again as long as nothing was sent. `command` makes the command with the digests of the
+    /// scripts.
+    pub async fn until(
+        &self,
+        deadline: Instant,
+        command: impl Fn(&[String]) -> Cmd + Send + Sync,
+    ) -> Result<Value, Fault> {
+        loop {
+            let Some(wire) = self.wire(deadline).await else { return Err(Fault::NotSent) };
+            let left = deadline.saturating_duration_since(Instant::now());
+            match wire.ask(&command(wire.digests()), left).await {
+                Err(Fault::NotSent) if !left.is_zero() => tokio::task::yield_now().await,
+                Err(fault) if fault.passes() && left > Duration::from_millis(100) => {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     /// Whether the connection took the place of a lost one less than `age` ago.
-    pub(crate) fn is_new_again(&self, age: Duration) -> bool {
+    pub fn is_new_again(&self, age: Duration) -> bool {
         self.now().is_some_and(|wire| wire.is_new_again(age))
     }
 
     /// The connection, however long it takes; `None` when the bus has closed.
-    pub(crate) async fn up(&self) -> Option<Wire> {
+    pub async fn up(&self) -> Option<Wire> {
         let mut receiver = self.0.clone();
         let up = receiver.wait_for(|wire| wire.as_ref().is_some_and(|wire| !wire.is_down())).await;
         up.ok()?.clone()
@@ -236,7 +262,7 @@ impl Link {
 
     /// Waits until the connection is up and the server has just answered on it, however long that takes: only then is
     /// another one worth a dial. `false` when the bus has closed.
-    pub(crate) async fn answers(&self) -> bool {
+    pub async fn answers(&self) -> bool {
         while let Some(wire) = self.up().await {
             match wire.ask(&redis::cmd("PING"), DIAL).await {
                 Ok(_) | Err(Fault::Refused { .. }) => return true,
@@ -335,4 +361,16 @@ impl Tenant for Plain {
     }
 
     fn down(&self) {}
+}
+
+/// What the server takes for a name: no spaces, nothing odd.
+fn client_name(name: &str) -> String {
+    let name: String = name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(64).collect();
+    if name.is_empty() { "commissaire".to_owned() } else { name }
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dialer to {}", self.place)
+    }
 }

@@ -1,39 +1,60 @@
 //! The ledger beside the queues: one key a message, which the server forgets when its time is over.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use commissaire::{Begun, Ledger, MessageId, Origin, Result};
 use redis::{Cmd, Value};
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    bus::{BOUND, Core},
-    script::Script,
-    value::int,
-    wire::Fault,
-};
+use crate::{link::Link, script::run, value::int, wire::Fault};
+
+/// The scripts that it needs, for the transport to load: the first begins a run, the second ends it.
+pub const SCRIPTS: [&str; 2] = [include_str!("lua/begin.lua"), include_str!("lua/finish.lua")];
+
+/// The most that an answer may take.
+const BOUND: Duration = Duration::from_secs(10);
 
 /// The longest that a line of the ledger is kept, in ms: some 34 years.
 const EVER: u64 = 1 << 40;
 
 /// See the module.
-pub(crate) struct RedisLedger(pub(crate) Arc<Core>);
+pub struct RedisLedger {
+    link: Link,
+    /// The beginning of all its keys.
+    prefix: String,
+    /// Where the first of [`SCRIPTS`] stands among the transport's scripts; the other follows.
+    first: usize,
+}
 
 impl RedisLedger {
-    /// Runs `script` on the line of `id` at `place`. Twice is the same as once, so what is unknown is asked again.
+    /// A ledger whose keys begin with `prefix`; `first` is the number of the first of [`SCRIPTS`] among those that are
+    /// loaded into each connection of `link`.
+    pub fn new(link: Link, prefix: String, first: usize) -> Self {
+        Self { link, prefix, first }
+    }
+
+    /// The line for a message of `place`.
+    fn line(&self, place: &Origin, id: MessageId) -> String {
+        match place {
+            Origin::Queue(key) => format!("{}once:q:{key}:{id}", self.prefix),
+            Origin::Durable(name) => format!("{}once:sub:{name}:{id}", self.prefix),
+        }
+    }
+
+    /// Runs the one of [`SCRIPTS`] with this number on the line of `id` at `place`. Twice is the same as once, so what is unknown is asked again.
     async fn ask(
         &self,
-        script: Script,
+        script: usize,
         place: &Origin,
         id: MessageId,
         arguments: impl Fn(&mut Cmd) + Send + Sync,
     ) -> Result<Value> {
         let deadline = Instant::now() + BOUND;
-        let key = self.0.keys.once(place, id);
+        let key = self.line(place, id);
         loop {
-            let answer = self.0.until(deadline, |digests| {
-                let mut command = script.over(digests, &[&key]);
+            let answer = self.link.until(deadline, |digests| {
+                let mut command = run(digests, self.first + script, &[&key]);
                 arguments(&mut command);
                 command
             });
@@ -54,7 +75,7 @@ impl RedisLedger {
 #[async_trait]
 impl Ledger for RedisLedger {
     async fn begin(&self, place: &Origin, id: MessageId, holder: u128, lease: Duration) -> Result<Begun> {
-        let begun = self.ask(Script::Begin, place, id, |command| {
+        let begun = self.ask(0, place, id, |command| {
             command.arg(name(holder)).arg(millis(lease));
         });
         Ok(match int(&begun.await?) {
@@ -65,7 +86,7 @@ impl Ledger for RedisLedger {
     }
 
     async fn end(&self, place: &Origin, id: MessageId, holder: u128, done: Option<Duration>) -> Result<()> {
-        let ended = self.ask(Script::Finish, place, id, |command| {
+        let ended = self.ask(1, place, id, |command| {
             command.arg(name(holder)).arg(done.map_or(0, millis));
         });
         ended.await.map(drop)

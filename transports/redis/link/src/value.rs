@@ -3,7 +3,7 @@
 use redis::Value;
 
 /// The bytes of a string.
-pub(crate) fn bytes(value: Value) -> Option<Vec<u8>> {
+pub fn bytes(value: Value) -> Option<Vec<u8>> {
     match value {
         Value::BulkString(bytes) => Some(bytes),
         Value::SimpleString(text) => Some(text.into_bytes()),
@@ -13,12 +13,12 @@ pub(crate) fn bytes(value: Value) -> Option<Vec<u8>> {
 }
 
 /// The text of a string.
-pub(crate) fn text(value: Value) -> Option<String> {
+pub fn text(value: Value) -> Option<String> {
     String::from_utf8(bytes(value)?).ok()
 }
 
 /// A whole number, also one that is written as a string.
-pub(crate) fn int(value: &Value) -> Option<i64> {
+pub fn int(value: &Value) -> Option<i64> {
     match value {
         Value::Int(number) => Some(*number),
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok()?.parse().ok(),
@@ -29,7 +29,7 @@ pub(crate) fn int(value: &Value) -> Option<i64> {
 }
 
 /// The items of an array; a map as its names and values in turn; anything else as none.
-pub(crate) fn items(value: Value) -> Vec<Value> {
+pub fn items(value: Value) -> Vec<Value> {
     match value {
         Value::Array(items) | Value::Set(items) => items,
         Value::Map(pairs) => pairs.into_iter().flat_map(|(name, value)| [name, value]).collect(),
@@ -38,7 +38,7 @@ pub(crate) fn items(value: Value) -> Vec<Value> {
 }
 
 /// The items of an array by twos: a map, whichever way the server wrote it.
-pub(crate) fn pairs(value: Value) -> Vec<(Value, Value)> {
+pub fn pairs(value: Value) -> Vec<(Value, Value)> {
     match value {
         Value::Map(pairs) => pairs,
         Value::Array(items)
@@ -59,7 +59,7 @@ pub(crate) fn pairs(value: Value) -> Vec<(Value, Value)> {
 }
 
 /// Exactly two items.
-pub(crate) fn two(value: Value) -> Option<(Value, Value)> {
+pub fn two(value: Value) -> Option<(Value, Value)> {
     let mut items = items(value).into_iter();
     match (items.next(), items.next(), items.next()) {
         (Some(first), Some(second), None) => Some((first, second)),
@@ -68,7 +68,7 @@ pub(crate) fn two(value: Value) -> Option<(Value, Value)> {
 }
 
 /// What `TIME` answers, in milliseconds.
-pub(crate) fn millis(value: Value) -> Option<i64> {
+pub fn millis(value: Value) -> Option<i64> {
     let (seconds, micros) = two(value)?;
     int(&seconds)?.checked_mul(1000)?.checked_add(int(&micros)? / 1000)
 }

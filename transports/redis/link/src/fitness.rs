@@ -24,12 +24,7 @@ struct Settings {
 }
 
 /// Refuses an unfit server by name; returns what its stored messages survive, and its version.
-pub(crate) async fn check(
-    wire: &Wire,
-    place: &str,
-    exchange: &str,
-    demand: Durability,
-) -> Result<(Durability, String)> {
+pub async fn check(wire: &Wire, place: &str, demand: Durability) -> Result<(Durability, String)> {
     let server = info(wire, place, "server").await?;
     let version = server.get("redis_version").map(String::as_str).unwrap_or("unknown");
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
@@ -53,13 +48,12 @@ pub(crate) async fn check(
             format!("{place} is a sentinel: name the server that it watches"),
         ));
     }
-    warn_of_reference(wire, place, exchange).await;
     let version = version.to_owned();
     Ok((durability(wire, place, demand).await?, version))
 }
 
 /// Tells in `survey` which settings take durability away, or cannot be read.
-pub(crate) async fn survey(wire: &Wire, place: &str, survey: &mut Survey) {
+pub async fn survey(wire: &Wire, place: &str, survey: &mut Survey) {
     match settings(wire, place).await {
         Ok(settings) => {
             let faults = settings.differ().into_iter();
@@ -156,7 +150,7 @@ impl Settings {
 }
 
 /// Says when the reference's keys are there: its programs do not see this bus.
-async fn warn_of_reference(wire: &Wire, place: &str, exchange: &str) {
+pub async fn warn_of_reference(wire: &Wire, place: &str, exchange: &str) {
     let mut command = redis::cmd("EXISTS");
     command.arg(&REFERENCE).arg(format!("_kombu.binding.{exchange}"));
     if let Ok(Value::Int(1..)) = wire.ask(&command, DEAF).await {

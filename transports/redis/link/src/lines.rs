@@ -9,19 +9,19 @@ use commissaire::{ConnectionWatch, Connectivity};
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Lines {
+pub struct Lines {
     lost: Mutex<BTreeSet<&'static str>>,
     connectivity: Connectivity,
 }
 
 impl Lines {
     /// Connected to `place`.
-    pub(crate) fn new(place: &str) -> Self {
+    pub fn new(place: &str) -> Self {
         Self { lost: Mutex::default(), connectivity: Connectivity::new(place) }
     }
 
     /// `line` is lost, or cannot be made.
-    pub(crate) fn lost(&self, line: &'static str, why: &str) {
+    pub fn lost(&self, line: &'static str, why: &str) {
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         if lost.insert(line) {
             self.connectivity.down(why);
@@ -29,14 +29,15 @@ impl Lines {
     }
 
     /// `line` is there.
-    pub(crate) fn back(&self, line: &'static str) {
+    pub fn back(&self, line: &'static str) {
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         if lost.remove(line) && lost.is_empty() {
             self.connectivity.up();
         }
     }
 
-    pub(crate) fn watch(&self) -> ConnectionWatch {
+    /// Whether all of them are there, now and from now on.
+    pub fn watch(&self) -> ConnectionWatch {
         self.connectivity.watch()
     }
 }
