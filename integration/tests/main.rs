@@ -18,6 +18,7 @@ mod health;
 mod hostile;
 mod hosts;
 mod jobs;
+mod kombu;
 mod logfiles;
 mod logging;
 mod network;

@@ -1,6 +1,6 @@
 //! The routing table of the exchange, as of when it was last read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use commissaire::{Key, Pattern};
 use redis::Value;
@@ -25,6 +25,8 @@ struct Binding {
     queue: String,
     bound_to: String,
     wants: Wants,
+    /// A program of ours made it.
+    ours: bool,
 }
 
 /// What a queue wants to get.
@@ -39,11 +41,14 @@ enum Wants {
 }
 
 impl Bindings {
-    /// The answers to `GET` of the version and `SMEMBERS`. A line that cannot be read binds nothing.
-    pub(crate) fn read(names: &Names, version: Value, members: Value) -> Self {
+    /// The answers to `GET` of the version, `SMEMBERS`, and `HKEYS` of the lines that we made. A line that cannot be read
+    /// binds nothing.
+    pub(crate) fn read(names: &Names, version: Value, members: Value, made: Value) -> Self {
         let members: Vec<String> = items(members).into_iter().filter_map(text).collect();
         let lines = members.len() as i64;
-        let all = members.iter().filter_map(|member| Binding::read(names, member)).collect();
+        let made: HashSet<String> = items(made).into_iter().filter_map(text).collect();
+        let read = |member: &String| Binding::read(names, member, made.contains(member));
+        let all = members.iter().filter_map(read).collect();
         Self { version: bytes(version).unwrap_or_default(), lines, all }
     }
 
@@ -58,11 +63,12 @@ impl Bindings {
         self.events(names, key).into_iter().filter(|queue| !names.hears(queue)).collect()
     }
 
-    /// The queues of Kombu programs that calls to `key` go to, each once.
-    pub(crate) fn foreign_calls(&self, names: &Names, key: &Key) -> Vec<String> {
-        let queues: BTreeSet<&str> = self.wanting(key).filter(|queue| !names.hears(queue)).collect();
+    /// The queues of Kombu programs that calls to `key` go to, each once. One that ours made is not among them, though it
+    /// may be there without an instance.
+    pub(crate) fn foreign_calls(&self, names: &Names, key: &Key) -> BTreeSet<&str> {
         let jobs = names.queue(key);
-        queues.into_iter().filter(|queue| *queue != jobs).map(str::to_owned).collect()
+        let theirs = self.all.iter().filter(|binding| !binding.ours && binding.wants(key));
+        theirs.map(|binding| &*binding.queue).filter(|queue| !names.hears(queue) && *queue != jobs).collect()
     }
 
     /// Whether `queue` is bound to anything.
@@ -91,7 +97,7 @@ impl Bindings {
 }
 
 impl Binding {
-    fn read(names: &Names, member: &str) -> Option<Self> {
+    fn read(names: &Names, member: &str, ours: bool) -> Option<Self> {
         let mut parts = member.split(names.layout().sep.as_str());
         let (bound_to, regex, queue) = (parts.next()?, parts.next()?, parts.next()?);
         let wants = if names.hears(queue) {
@@ -101,7 +107,7 @@ impl Binding {
         } else {
             Wants::Kombu(bound_to.to_owned())
         };
-        Some(Self { queue: queue.to_owned(), bound_to: bound_to.to_owned(), wants })
+        Some(Self { queue: queue.to_owned(), bound_to: bound_to.to_owned(), wants, ours })
     }
 
     fn wants(&self, key: &Key) -> bool {

@@ -165,10 +165,11 @@ impl Core {
         let mut pipeline = Pipeline::new();
         pipeline.cmd("GET").arg(self.names.own("v", ""));
         pipeline.cmd("SMEMBERS").arg(&table);
+        pipeline.cmd("HKEYS").arg(self.names.own("made", ""));
         let mut answers = wire.ask_all(&pipeline, DEAF).await?.into_iter();
         let mut next = || no_error(answers.next().unwrap_or(Value::Nil));
         let (version, members) = (next()?, next().map_err(|fault| fault.about(&table))?);
-        Ok(Bindings::read(&self.names, version, members))
+        Ok(Bindings::read(&self.names, version, members, next()?))
     }
 
     /// Makes what `tap` reads; `keep` as [`Tap::declaring`] has it.

@@ -311,7 +311,10 @@ async fn restore(core: &Core, wire: &Wire, unacked: &str, index: &str, old: &[St
             if !tables.contains_key(&exchange) {
                 let [table, _] = names.bindings(&exchange);
                 let members = wire.ask(redis::cmd("SMEMBERS").arg(table), DEAF).await?;
-                tables.insert(exchange.clone(), crate::bindings::Bindings::read(names, Value::Nil, members));
+                tables.insert(
+                    exchange.clone(),
+                    crate::bindings::Bindings::read(names, Value::Nil, members, Value::Nil),
+                );
             }
             tables[&exchange].back(&key).into_iter().map(str::to_owned).collect()
         };

@@ -59,8 +59,10 @@ impl Ears {
             let Some((name, _)) = self.names.reply_of(key, inbox) else { return };
             tap.replies.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
             tap.news.notify_one();
-        } else if tap.lists.iter().any(|list| list == key) {
+        } else if tap.lists.first().is_some_and(|list| list == key) {
             tap.news.notify_one();
+        } else if tap.lists.iter().any(|list| list == key) {
+            tap.stir();
         }
     }
 
@@ -95,9 +97,7 @@ impl Ears {
 
     /// Anything may be anywhere.
     pub(crate) fn stir_all(&self) {
-        for tap in self.lock().iter() {
-            tap.news.notify_one();
-        }
+        self.lock().iter().for_each(|tap| tap.stir());
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Tap>>> {

@@ -2,7 +2,7 @@
 
 use std::{
     mem,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -66,7 +66,7 @@ pub(crate) async fn listen(core: Arc<Core>, tap: Arc<Tap>) {
         tokio::select! {
             () = tap.news.notified() => {}
             () = feed.closed() => break,
-            _ = sleep(LOOK) => {}
+            () = sleep(LOOK) => tap.less_urgent.store(true, Ordering::Release),
         }
     }
     leave(&core, &tap, &feed, places).await;
@@ -115,12 +115,14 @@ async fn pop(
     wire: &Wire,
     places: &mut Vec<Place>,
 ) -> Result<usize, Fault> {
+    // It takes from one list only.
+    let others = tap.less_urgent.swap(false, Ordering::AcqRel);
     let mut command = redis::cmd("LMPOP");
     command.arg(tap.lists.len()).arg(&tap.lists).arg("RIGHT").arg("COUNT").arg(places.len());
     let answer = wire.ask(&command, DEAF).await?;
     let Some((_, messages)) = two(answer) else { return Ok(0) };
     let messages: Vec<Bytes> = items(messages).into_iter().filter_map(bytes).map(Bytes::from).collect();
-    let (asked, found) = (places.len(), messages.len());
+    let found = messages.len();
     for raw in messages {
         match letter::read(&raw, &tap.source) {
             Ok(letter) => hand(core, tap, feed, letter, places),
@@ -129,9 +131,8 @@ async fn pop(
             }
         }
     }
-    // Only one of the lists was read; and what was dropped has left its place.
-    if found > 0 && tap.lists.len() > 1 || !places.is_empty() && found == asked {
-        tap.news.notify_one();
+    if found > 0 && others {
+        tap.stir();
     }
     Ok(found)
 }

@@ -113,11 +113,9 @@ impl Publisher {
                 }
                 Err(fault) => return Ok(Err(fault.about(&list))),
             }
-            // Our own queue may be there without an instance: nobody would take it from there.
-            let mine = core.names.service(&service);
             let route = |bindings: &Bindings| {
                 let all = bindings.foreign_calls(&core.names, key).into_iter();
-                Route { foreign: all.filter(|queue| *queue != mine).collect(), ..Route::default() }
+                Route { foreign: all.map(str::to_owned).collect(), ..Route::default() }
             };
             let sent = self.push(message, &postage, deadline, route).await;
             match sent {

@@ -32,6 +32,8 @@ pub(crate) struct Tap {
     feed: Mutex<Option<Arc<Feed>>>,
     /// Something may be there to read.
     pub(crate) news: Notify,
+    /// Something may be in another list than the most urgent.
+    pub(crate) less_urgent: AtomicBool,
     /// Of an inbox: the lists where something may be.
     pub(crate) replies: Mutex<BTreeSet<String>>,
     /// It was there before, so that making it again means a gap.
@@ -70,9 +72,16 @@ impl Tap {
             reader,
             feed: Mutex::new(Some(Arc::new(feed))),
             news: Notify::new(),
+            less_urgent: AtomicBool::new(true),
             replies: Mutex::default(),
             known: AtomicBool::new(false),
         }
+    }
+
+    /// Something may be in any of its lists.
+    pub(crate) fn stir(&self) {
+        self.less_urgent.store(true, Ordering::Release);
+        self.news.notify_one();
     }
 
     /// Where its messages come from that become dead letters; those of calls and events on their way become none.
