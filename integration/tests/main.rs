@@ -3,6 +3,7 @@
 mod alarms;
 mod archive;
 mod bootstrap;
+mod bridge;
 mod calls;
 mod campaign;
 mod containers;

@@ -25,6 +25,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// One to this bus.
+    pub(crate) fn to(bus_uri: Hidden, bus_exchange: Option<String>) -> Self {
+        Self { bus_uri: Some(bus_uri), bus_exchange }
+    }
+
     /// The environment over `layers`, and over that the options.
     pub(crate) fn over(&self, layers: Layers) -> Layers {
         layers

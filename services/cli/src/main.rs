@@ -1,5 +1,6 @@
 //! The `commissaire` program: runs the services, and talks to them from the shell.
 
+mod bridge;
 mod call;
 mod config;
 mod connection;
@@ -63,6 +64,7 @@ enum Command {
     Storage(storage::Storage),
     Host(host::Hosts),
     ContainerManager(container_manager::ContainerManagers),
+    Bridge(bridge::Bridge),
 }
 
 /// How a command went wrong.
@@ -103,7 +105,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command, verbosity: Verbosity) -> Result<(), Failed> {
     let mut builder = match command {
-        Command::Up(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Up(_) | Command::Bridge(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = builder.enable_all().build().map_err(|e| Error::config("cannot start").because(e))?;
@@ -122,6 +124,7 @@ fn run(command: Command, verbosity: Verbosity) -> Result<(), Failed> {
             Command::Storage(storage) => storage.run().await,
             Command::Host(hosts) => hosts.run().await,
             Command::ContainerManager(managers) => managers.run().await,
+            Command::Bridge(bridge) => bridge.run().await,
         }
     });
     // A task that reads a terminal must not keep the program.
