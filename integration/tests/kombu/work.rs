@@ -8,10 +8,13 @@ use std::{
 use commissaire::{Address, Key, Message, Source};
 use commissaire_integration::{Failure, Outcome, PATIENCE, Process, ensure, until, within};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::{publish, ready, site};
 
 const JOBS: usize = 600;
+/// How long each consumer works on one.
+const WORK: Duration = Duration::from_millis(3);
 
 /// A Kombu consumer of `jobs.shared`.
 fn work(task: Value) -> Value {
@@ -38,29 +41,33 @@ async fn a_kombu_consumer_and_one_of_ours_share_a_queue() -> Outcome {
     let mut site = site("").await?;
     let bus = site.join().await?;
     let mut ours = bus.subscribe(Source::Queue(Key::new("jobs.shared")?), 1).await?;
-    let theirs = ready(&mut site, "listen", &work(json!({}))).await?;
+    // Both work for a while on each: one that only waits is served first by the server, and that is always Kombu's.
+    let theirs = ready(&mut site, "listen", &work(json!({"hold": WORK.as_secs_f64()}))).await?;
     // Half of them are enqueued by ours, half by a Kombu program.
     for number in 0..JOBS / 2 {
         let body = json!({"number": number}).to_string();
         bus.publish(Message::new(Address::Queue(Key::new("jobs.shared")?), body)?).await?;
     }
-    let rest: Vec<(&str, Value)> =
-        (JOBS / 2..JOBS).map(|number| ("jobs.shared", json!({"number": number}))).collect();
-    publish(&mut site, &rest).await?;
     let mut times: BTreeMap<u64, u32> = BTreeMap::new();
     let mut mine = 0;
+    let rest: Vec<(&str, Value)> =
+        (JOBS / 2..JOBS).map(|number| ("jobs.shared", json!({"number": number}))).collect();
     let start = Instant::now();
-    loop {
-        match tokio::time::timeout(Duration::from_millis(300), ours.next_delivery()).await {
-            Ok(Some(delivery)) => {
-                *times.entry(number(delivery.message())?).or_default() += 1;
-                mine += 1;
-                delivery.ack().await?;
+    let working = async {
+        loop {
+            match tokio::time::timeout(Duration::from_millis(300), ours.next_delivery()).await {
+                Ok(Some(delivery)) => {
+                    *times.entry(number(delivery.message())?).or_default() += 1;
+                    mine += 1;
+                    sleep(WORK).await;
+                    delivery.ack().await?;
+                }
+                _ if mine + acked(&theirs).len() >= JOBS => return Outcome::Ok(()),
+                _ => ensure!(start.elapsed() < PATIENCE * 2, "{mine} and {} of {JOBS}", acked(&theirs).len()),
             }
-            _ if mine + acked(&theirs).len() >= JOBS => break,
-            _ => ensure!(start.elapsed() < PATIENCE * 2, "{mine} and {} of {JOBS}", acked(&theirs).len()),
         }
-    }
+    };
+    futures_util::try_join!(working, publish(&mut site, &rest))?;
     let other = acked(&theirs);
     println!("ours took {mine}, Kombu's {}", other.len());
     for number in &other {
@@ -98,7 +105,7 @@ async fn what_a_killed_consumer_of_ours_had_comes_to_a_kombu_consumer() -> Outco
     let held = within("a job", PATIENCE, ours.next_delivery()).await?;
     // Of a living consumer of ours nothing is taken, however long it works: it says that it does.
     let mut theirs = ready(&mut site, "listen", &work(json!({"options": options}))).await?;
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    sleep(Duration::from_secs(8)).await;
     ensure!(acked(&theirs).is_empty(), "a job in hand was given to another");
     // Gone without a word, as when it is killed: its connection is closed, and nothing says that it works.
     drop(doomed);
