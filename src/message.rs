@@ -54,6 +54,9 @@ pub mod header {
     pub const ACTOR: &str = "bus-actor";
     /// The signature of who sends.
     pub const SIGNATURE: &str = "bus-signature";
+    /// Set to `1` by a transport on what came from a program that is not of this framework: it may send members that no
+    /// contract has, and these are ignored.
+    pub const FOREIGN: &str = "bus-foreign";
     /// W3C trace context, version 00.
     pub const TRACEPARENT: &str = "traceparent";
 }

@@ -48,13 +48,14 @@ pub const FRESH: Duration = Duration::from_secs(300);
 pub struct Actor {
     name: Option<Token>,
     verified: bool,
+    foreign: bool,
 }
 
 impl Actor {
     /// The name that `message` claims.
     pub(crate) fn claimed(message: &Message) -> Self {
         let name = message.headers().get(header::ACTOR).and_then(|name| Token::new(name).ok());
-        Self { name, verified: false }
+        Self { name, verified: false, foreign: message.headers().get(header::FOREIGN) == Some("1") }
     }
 
     /// The name; `None` where the message has none, or one that cannot be.
@@ -67,8 +68,14 @@ impl Actor {
         self.verified
     }
 
+    /// Whether it is a program that is not of this framework, such as one of the first Commissaire. What it sends that no
+    /// contract has is ignored, as it always was.
+    pub fn is_foreign(&self) -> bool {
+        self.foreign
+    }
+
     fn verified(name: Token) -> Self {
-        Self { name: Some(name), verified: true }
+        Self { name: Some(name), verified: true, foreign: false }
     }
 }
 

@@ -15,7 +15,7 @@ mod response;
 
 pub use check::{MAX_DEPTH, MAX_KEYS, check};
 pub use error::RpcError;
-pub use params::{from_params, to_params};
+pub use params::{from_foreign_params, from_params, to_params};
 pub use request::{Id, Incoming, Invalid, MAX_BATCH, MAX_ID, Request, read_request, write_request};
 pub use response::{Response, read_response, write_batch, write_response};
 

@@ -1,7 +1,10 @@
 //! Parameters: from JSON to a type and back, with errors that name the field.
 
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 
 use super::RpcError;
 use crate::error::{Error, Result};
@@ -35,6 +38,38 @@ pub fn from_params<P: DeserializeOwned>(params: Option<&RawValue>) -> std::resul
     }
 }
 
+/// The same, but for members that a `P` does not have: they are passed over, wherever they stand.
+pub fn from_foreign_params<P: DeserializeOwned>(
+    params: Option<&RawValue>,
+) -> std::result::Result<P, RpcError> {
+    let mut read = from_params(params);
+    let Some(given) = params.filter(|_| read.is_err()) else { return read };
+    let Ok(mut given) = serde_json::from_str::<Value>(given.get()) else { return read };
+    while let Err(error) = &read {
+        // One is found at a time.
+        let fault = error.data.as_ref().map(|data| &data["faults"][0]);
+        let unknown = |fault: &Value| {
+            let is = fault["problem"].as_str().is_some_and(|problem| problem.starts_with("unknown field "));
+            is.then(|| fault["field"].as_str().map(str::to_owned)).flatten()
+        };
+        if !fault.and_then(unknown).is_some_and(|path| remove(&mut given, &path)) {
+            break;
+        }
+        let Ok(left) = to_raw_value(&given) else { break };
+        read = from_params(Some(&left));
+    }
+    read
+}
+
+/// Removes the member at `path`, `a.b[0].c`. Whether it was there.
+fn remove(from: &mut Value, path: &str) -> bool {
+    let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
+    let pointer = parent.replace(['.', '['], "/").replace(']', "");
+    let pointer = if pointer.is_empty() { pointer } else { format!("/{pointer}") };
+    let object = from.pointer_mut(&pointer).and_then(Value::as_object_mut);
+    object.is_some_and(|object| object.remove(name).is_some())
+}
+
 /// Writes `params`; those that write as nothing (`()`) are absent.
 pub fn to_params(params: &impl Serialize) -> Result<Option<Box<RawValue>>> {
     let raw = to_raw_value(params)
@@ -65,4 +100,49 @@ fn without_values(text: &str) -> String {
         }
     }
     text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        a: i32,
+        #[serde(default)]
+        inner: Vec<Inner>,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        b: i32,
+    }
+
+    fn foreign(text: &str) -> std::result::Result<Outer, RpcError> {
+        from_foreign_params(Some(&RawValue::from_string(text.to_owned()).unwrap()))
+    }
+
+    #[test]
+    fn members_of_foreign_programs_that_no_contract_has_are_ignored() {
+        let read = foreign(r#"{"a": 1, "x": 2, "inner": [{"b": 3}, {"b": 4, "y": {"z": 5}}], "w": null}"#);
+        assert_eq!(read.unwrap(), Outer { a: 1, inner: vec![Inner { b: 3 }, Inner { b: 4 }] });
+        assert_eq!(foreign("[7]").unwrap(), Outer { a: 7, inner: vec![] });
+    }
+
+    #[test]
+    fn all_else_that_is_wrong_is_told() {
+        for (text, problem) in
+            [(r#"{"x": 1}"#, "a: missing field `a`"), (r#"{"a": "1", "x": 2}"#, "a: invalid type")]
+        {
+            let error = foreign(text).unwrap_err();
+            assert!(error.message.contains(problem), "{}", error.message);
+        }
+        let own: std::result::Result<Outer, _> =
+            from_params(Some(&RawValue::from_string(r#"{"a": 1, "x": 2}"#.to_owned()).unwrap()));
+        assert!(own.is_err());
+    }
 }

@@ -25,8 +25,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
     handler::{Call, Handler, Outcome},
     jsonrpc::{
-        Id, Incoming, Invalid, Request, Response, RpcError, from_params, read_request, write_batch,
-        write_response,
+        Id, Incoming, Invalid, Request, Response, RpcError, from_foreign_params, from_params, read_request,
+        write_batch, write_response,
     },
     message::{Message, header},
     trace::Trace,
@@ -259,7 +259,8 @@ where
     Box::new(move |client| {
         let client = client.clone();
         Arc::new(Typed(move |call: Call| {
-            let ready = from_params(call.params.as_deref())
+            let read = if call.actor.is_foreign() { from_foreign_params } else { from_params };
+            let ready = read(call.params.as_deref())
                 .map(|params| handler(state.clone(), params, context(&client, &call)));
             async move {
                 let output = ready?.await?;

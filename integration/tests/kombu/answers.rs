@@ -68,6 +68,35 @@ async fn errors_have_the_codes_that_callers_know() -> Outcome {
 }
 
 #[tokio::test]
+async fn members_that_we_do_not_know_are_ignored() -> Outcome {
+    let mut site = site("").await?;
+    let data = site.place.data().display().to_string();
+    let _services =
+        (site.service("simple", &[]).await?, site.service("storage", &["--data-dir", &data]).await?);
+    let record = json!({"name": "web", "status": "ok", "colour": "blue"});
+    let named =
+        |record: &Value| json!({"model_type_name": "Cluster", "model_json_data": record, "trace": {"x": 1}});
+    let asked = [
+        json!({"key": "simple.add", "params": {"x": 2, "y": 3, "z": 4}}),
+        json!({"key": "storage.save", "params": named(&record)}),
+        json!({"key": "storage.get", "params": named(&record)}),
+        json!({"key": "simple.add", "body":
+            {"jsonrpc": "2.0", "id": 1, "method": "add", "params": [2, 3], "auth": "none", "v": 7}}),
+        json!({"key": "simple.add", "params": {"x": 2, "z": 4}}),
+    ];
+    let told = ask(&mut site, &asked).await?;
+    let results: Vec<&Value> = told.iter().map(|told| &told["answer"]["result"]).collect();
+    ensure!(*results[0] == 5 && *results[3] == 5, "{told:?}");
+    ensure!(results[1]["status"] == "ok" && results[1] == results[2], "{told:?}");
+    ensure!(results[1].get("colour").is_none(), "what is no field was stored: {told:?}");
+    ensure!(told[4]["answer"]["error"]["code"] == -32602, "a member that is missing: {told:?}");
+    // Ours are told what they got wrong.
+    let ended = site.cli(&["call", "simple.add", r#"{"x": 2, "y": 3, "z": 4}"#])?.run().await?.expect(1)?;
+    ensure!(ended.error()?["code"] == -32602, "{}", ended.err);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_reply_goes_to_no_queue_of_somebody_else() -> Outcome {
     let mut site = site("").await?;
     let _simple = site.service("simple", &[]).await?;

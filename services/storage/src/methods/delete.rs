@@ -24,7 +24,7 @@ pub(super) async fn delete(
     context: Context,
 ) -> Result<(), RpcError> {
     let model = kept(&params.model_type_name)?;
-    let keys = Given::read(&params.model_json_data)?.distinct_keys(model)?;
+    let keys = Given::read(&params.model_json_data, model, &context)?.distinct_keys(model)?;
     let expected = expected(params.expected_revision, keys.len())?;
     let author = author(&context, params.operation)?;
     let place = place(&storage, model, &keys).await?;

@@ -30,10 +30,14 @@ use crate::{
 /// How many records are looked up at once.
 const TOGETHER: usize = 100;
 
-pub(super) async fn get(storage: Arc<Storage>, params: GetParams, _: Context) -> Result<Data, RpcError> {
+pub(super) async fn get(
+    storage: Arc<Storage>,
+    params: GetParams,
+    context: Context,
+) -> Result<Data, RpcError> {
     let model = kept(&params.model_type_name)?;
     check_seal_to(model, params.seal_to.as_ref())?;
-    let given = Given::read(&params.model_json_data)?;
+    let given = Given::read(&params.model_json_data, model, &context)?;
     let many = given.many;
     let keys = given.keys(model)?;
     let mut there = look(&storage, model, &keys).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use commissaire::{RpcError, jsonrpc};
+use commissaire::{Context, RpcError, jsonrpc};
 use commissaire_api::{
     Faults,
     model::{Kept, Model},
@@ -28,8 +28,19 @@ pub(super) struct Record {
 }
 
 impl Given {
-    /// Reads strings of JSON as what they hold. One that is not JSON is −32700.
-    pub(super) fn read(data: &Data) -> Result<Self, RpcError> {
+    /// Reads strings of JSON as what they hold. One that is not JSON is −32700. What a foreign program gives that `model`
+    /// does not have is passed over.
+    pub(super) fn read(data: &Data, model: &Model, context: &Context) -> Result<Self, RpcError> {
+        let mut given = Self::as_it_is(data)?;
+        if context.actor.is_foreign() {
+            for record in given.records.iter_mut().filter_map(Value::as_object_mut) {
+                record.retain(|name, _| model.field(name).is_some());
+            }
+        }
+        Ok(given)
+    }
+
+    fn as_it_is(data: &Data) -> Result<Self, RpcError> {
         let given: Value =
             data.to().map_err(|_| RpcError::new(RpcError::PARSE, "model_json_data is not JSON"))?;
         Ok(match given {

@@ -33,7 +33,7 @@ pub(super) async fn save(
     let model = kept(&params.model_type_name)?;
     check_seal_to(model, params.seal_to.as_ref())?;
     let data = storage.in_the_clear(model, params.model_json_data, &context)?;
-    let given = Given::read(&data)?;
+    let given = Given::read(&data, model, &context)?;
     let many = given.many;
     let given = given.records(model)?;
     let expected = expected(params.expected_revision, given.len())?;
