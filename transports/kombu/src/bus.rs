@@ -92,7 +92,7 @@ struct KombuBus {
 pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn Bus>> {
     let (Address { client, place, demand }, layout) = options::read(&uri)?;
     let lines = Arc::new(Lines::new(&place));
-    let dialer = Dialer::new(client, &place, &options.client_name, lines.clone(), TEXTS);
+    let dialer = Dialer::new(client, &place, &options.client_name, lines.clone(), TEXTS, "kombu+rediss");
     let names = Names::new(&options.exchange, layout);
     let ears = Arc::new(Ears::new(names.clone()));
     let hearing = Arc::new(Hearing(ears.clone()));

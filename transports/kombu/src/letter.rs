@@ -164,6 +164,7 @@ pub(crate) fn read(raw: &[u8], source: &Source) -> Result<Letter> {
         body = unwrapped(body);
         headers.set(header::VERSION, "1")?;
         headers.set(header::ID, id_of(&properties.delivery_tag).to_string())?;
+        headers.set(header::FOREIGN, "1")?;
         for (name, value) in given.iter().filter(|(name, _)| !name.starts_with("bus-")) {
             // Those that the bus cannot carry are for Kombu programs only.
             if let Value::String(value) = value {

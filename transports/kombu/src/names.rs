@@ -22,13 +22,17 @@ pub(crate) struct Names {
     queues: String,
     /// Before our own keys.
     own: String,
+    /// In the names of our queues: what a key cannot hold, and what is no part of the separator, for Kombu programs would
+    /// take it for that.
+    mark: char,
 }
 
 impl Names {
     pub(crate) fn new(exchange: &Token, layout: Layout) -> Self {
         let queues = if exchange.as_str() == DEFAULT { String::new() } else { format!("{exchange}/") };
         let own = format!("{}bus:{{{exchange}}}:k{LAYOUT}:", layout.prefix);
-        Self { layout, exchange: exchange.as_str().to_owned(), queues, own }
+        let mark = if layout.sep.contains(':') { '~' } else { ':' };
+        Self { layout, exchange: exchange.as_str().to_owned(), queues, own, mark }
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -46,7 +50,7 @@ impl Names {
         // A service has the plain name, unless a work queue has it.
         let job = |(key, name): &(&str, &str)| key.starts_with("jobs.") && *name == service.as_str();
         if service.as_str().starts_with("jobs.") || NAMED.iter().any(job) {
-            format!("{}call:{service}", self.queues)
+            format!("{}call{}{service}", self.queues, self.mark)
         } else {
             format!("{}{name}", self.queues)
         }
@@ -57,27 +61,26 @@ impl Names {
         if key.as_str().starts_with("jobs.") {
             return format!("{}{}", self.queues, named(key.as_str()));
         }
-        format!("{}job:{key}", self.queues)
+        format!("{}job{}{key}", self.queues, self.mark)
     }
 
     /// The queue of a durable subscription.
     pub(crate) fn durable(&self, name: &Token) -> String {
-        format!("{}sub:{name}", self.queues)
+        format!("{}sub{}{name}", self.queues, self.mark)
     }
 
     /// A queue of one process, that ends with it.
     pub(crate) fn passing(&self, reader: &str) -> String {
-        format!("{}tmp:{reader}", self.queues)
+        format!("{}tmp{}{reader}", self.queues, self.mark)
     }
 
     /// What `queue` is, if it is one that a survey tells of. Services and work queues of the same words cannot be told
     /// apart from foreign queues but by the key that they are bound to.
     pub(crate) fn what(&self, queue: &str, bound_to: &str) -> Option<What> {
-        let name = queue.strip_prefix(self.queues.as_str())?;
-        if let Some(name) = name.strip_prefix("sub:") {
+        if let Some(name) = self.named(queue, "sub") {
             return Token::new(name).ok().map(What::Durable);
         }
-        if let Some(key) = name.strip_prefix("job:").and_then(|name| Key::new(name).ok()) {
+        if let Some(key) = self.named(queue, "job").and_then(|name| Key::new(name).ok()) {
             return (self.queue(&key) == queue).then_some(What::Queue(key));
         }
         let service = bound_to.strip_suffix(".*").unwrap_or(bound_to);
@@ -90,13 +93,17 @@ impl Names {
 
     /// Whether `queue` hears events for a subscription of ours.
     pub(crate) fn hears(&self, queue: &str) -> bool {
-        let name = queue.strip_prefix(self.queues.as_str());
-        name.is_some_and(|name| name.starts_with("sub:") || name.starts_with("tmp:"))
+        self.named(queue, "sub").is_some() || self.is_passing(queue)
     }
 
     /// Whether `queue` is a passing one of ours.
     pub(crate) fn is_passing(&self, queue: &str) -> bool {
-        queue.strip_prefix(self.queues.as_str()).is_some_and(|name| name.starts_with("tmp:"))
+        self.named(queue, "tmp").is_some()
+    }
+
+    /// The name behind the mark, if `queue` is one of ours of this sort.
+    fn named<'a>(&self, queue: &'a str, sort: &str) -> Option<&'a str> {
+        queue.strip_prefix(self.queues.as_str())?.strip_prefix(sort)?.strip_prefix(self.mark)
     }
 
     /// The list of a queue where the priority is the highest.
@@ -200,17 +207,23 @@ fn named(key: &str) -> &str {
 /// What Kombu programs match routing keys with. For `#`, which Kombu itself would not let cover no word at all, ours says
 /// what the contract does.
 fn regex(pattern: &str) -> String {
-    let words = pattern.split('.');
-    if !pattern.contains('#') {
-        let words: Vec<&str> = words.map(|word| if word == "*" { r"[^\.]+" } else { word }).collect();
-        return format!("^{}$", words.join(r"\."));
+    let mut words: Vec<&str> = pattern.split('.').collect();
+    words.dedup_by(|next, word| *next == "#" && *word == "#");
+    if words == ["#"] {
+        return "^.*$".to_owned();
     }
-    let words = words.map(|word| match word {
-        "#" => r"(?:(?:^|\.)[^\.]+)*".to_owned(),
-        "*" => r"(?:^|\.)[^\.]+".to_owned(),
-        word => format!(r"(?:^|\.){word}"),
-    });
-    format!("^{}$", words.collect::<String>())
+    let mut regex = String::from("^");
+    for (at, word) in words.iter().enumerate() {
+        // The dot stands before each word but the first; for a `#` at the beginning behind each that it takes.
+        let dot = if at == 0 || at == 1 && words[0] == "#" { "" } else { r"\." };
+        match *word {
+            "#" if at == 0 => regex.push_str(r"([^\.]+\.)*"),
+            "#" => regex.push_str(r"(\.[^\.]+)*"),
+            "*" => regex.extend([dot, r"[^\.]+"]),
+            word => regex.extend([dot, word]),
+        }
+    }
+    regex + "$"
 }
 
 /// Whether Kombu would let `key` through a binding to `pattern`: it takes `*` for one word and `#` for any text.
@@ -251,6 +264,15 @@ mod tests {
         let names = names();
         let member = |pattern: &str, queue: &str| names.member(pattern, queue).replace("\x06\x16", " ");
         assert_eq!(member("storage.*", "storage"), r"storage.* ^storage\.[^\.]+$ storage");
+        for (pattern, regex) in [
+            ("#", "^.*$"),
+            ("a.#", r"^a(\.[^\.]+)*$"),
+            ("#.a", r"^([^\.]+\.)*a$"),
+            ("#.*.#.#", r"^([^\.]+\.)*[^\.]+(\.[^\.]+)*$"),
+            ("a.#.b", r"^a(\.[^\.]+)*\.b$"),
+        ] {
+            assert_eq!(super::regex(pattern), regex);
+        }
         assert_eq!(member("jobs.watcher", "watcher"), r"jobs.watcher ^jobs\.watcher$ watcher");
     }
 

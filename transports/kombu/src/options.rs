@@ -46,12 +46,11 @@ pub(crate) fn read(uri: &BusUri) -> Result<(Address, Layout)> {
         layout.prefix.clone_from(prefix);
     }
     if let Some(sep) = options.get("sep") {
-        // Anything in a name could be taken for it, or it for a part of a name.
-        if sep.is_empty()
-            || sep.bytes().any(|byte| byte.is_ascii_alphanumeric() || b"_-.*#$^".contains(&byte))
-        {
+        // What stands in a name or in an expression could be taken for it.
+        let taken = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.*#$^()[]+\\/~ ".contains(&byte);
+        if sep.is_empty() || sep.bytes().any(taken) {
             return Err(Error::config(
-                "bus_uri's sep may hold no letters, digits, '_', '-', '.', '*', '#', '$' or '^'",
+                "bus_uri's sep may hold no letters, digits or blanks, and none of _-.*#$^()[]+\\/~",
             ));
         }
         layout.sep.clone_from(sep);

@@ -168,7 +168,7 @@ impl Publisher {
             Ok(_) => Ok(Ok(())),
             Err(Sent::Fault(fault)) => Ok(Err(fault)),
             Err(Sent::Full(list)) => {
-                let name = list.rsplit(':').next().unwrap_or_default();
+                let name = list.rsplit([':', '~']).next().unwrap_or_default();
                 Err(full(&format!("durable subscription {name}")))
             }
         }

@@ -82,7 +82,7 @@ struct RedisBus {
 pub(crate) async fn connect(uri: BusUri, options: BusOptions) -> Result<Arc<dyn Bus>> {
     let Address { client, place, demand } = options::read(&uri)?;
     let lines = Arc::new(Lines::new(&place));
-    let dialer = Dialer::new(client, &place, &options.client_name, lines.clone(), TEXTS);
+    let dialer = Dialer::new(client, &place, &options.client_name, lines.clone(), TEXTS, "rediss");
     let first = dialer.dial(|_| {}).await?;
     let (durability, version) = fitness::check(&first, &place, demand).await?;
     fitness::warn_of_reference(&first, &place, options.exchange.as_str()).await;

@@ -37,6 +37,8 @@ pub struct Dialer {
     name: Arc<str>,
     lines: Arc<Lines>,
     scripts: &'static [&'static str],
+    /// The scheme that would be TLS.
+    secure: &'static str,
 }
 
 /// When the next dial may be.
@@ -64,15 +66,16 @@ pub struct Plain;
 
 impl Dialer {
     /// To the server of `client`, which is at `place`. `name` is what to be called there; `scripts` are loaded into every
-    /// connection.
+    /// connection; `secure` is the scheme that would be TLS.
     pub fn new(
         client: Client,
         place: &str,
         name: &str,
         lines: Arc<Lines>,
         scripts: &'static [&'static str],
+        secure: &'static str,
     ) -> Self {
-        Self { client, place: place.into(), name: client_name(name).into(), lines, scripts }
+        Self { client, place: place.into(), name: client_name(name).into(), lines, scripts, secure }
     }
 
     /// One try, bounded in time. `heard` takes what the server says unasked.
@@ -173,11 +176,13 @@ impl Dialer {
     }
 
     /// What may be wrong where nothing is known, as the beginning of a list.
-    fn doubt(&self) -> &'static str {
+    fn doubt(&self) -> String {
         match self.client.get_connection_info().addr() {
-            ConnectionAddr::TcpTls { .. } => "bus_uri, that the port is one for TLS, and that",
-            ConnectionAddr::Tcp(..) => "bus_uri, that the port is none for TLS (rediss://), and that",
-            _ => "bus_uri and that",
+            ConnectionAddr::TcpTls { .. } => "bus_uri, that the port is one for TLS, and that".into(),
+            ConnectionAddr::Tcp(..) => {
+                format!("bus_uri, that the port is none for TLS ({}://), and that", self.secure)
+            }
+            _ => "bus_uri and that".into(),
         }
     }
 }
