@@ -27,7 +27,7 @@ async fn health_and_metrics_are_served_on_an_address_and_on_a_socket() -> Outcom
             (
                 "/readyz",
                 200,
-                "bus connected\nstorage consuming\ninvestigator consuming\nwatcher consuming\ncontainermgr consuming\nsimple consuming",
+                "bus connected\nstorage consuming\ninvestigator consuming\nwatcher consuming\ncontainermgr consuming\nclusterexec consuming\nsimple consuming",
             ),
             ("/metrics", 200, "# EOF"),
             ("/secrets", 404, "/metrics"),

@@ -140,7 +140,7 @@ async fn upgrades_and_deployments_run_what_each_kind_needs_once() -> Outcome {
         .collect();
     let coreos = control.fleet.address(5);
     ensure!(
-        stages[coreos.as_str()] == "done" && stages[control.fleet.address(0).as_str()] == "failed",
+        stages[coreos.as_str()] == "done" && stages[control.fleet.address(3).as_str()] == "failed",
         "{stages:?}"
     );
     ensure!(

@@ -30,6 +30,7 @@ async fn up_says_which_services_are_ready_and_then_that_all_are() -> Outcome {
                 "investigator ready",
                 "watcher ready",
                 "containermgr ready",
+                "clusterexec ready",
                 "simple ready",
                 "ready"
             ],

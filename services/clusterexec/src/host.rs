@@ -25,19 +25,17 @@ use tokio::time::{Instant, sleep};
 use crate::{
     ledger::{Entry, Halt, Ledger},
     node::{Node, is_refusal},
-    scripts::{BOOT, GATES, ONCE, REBOOT},
+    scripts::{BOOT, ONCE, REBOOT},
     state::Settings,
 };
 
 /// The rests between tries to reach a host that should be there.
 const RESTS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 /// The first and the longest rest between two looks at a host that is to come back.
-const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(10);
+pub(crate) const FIRST: Duration = Duration::from_millis(500);
+pub(crate) const LONGEST: Duration = Duration::from_secs(10);
 /// How long what is quick may take on a host.
-const QUICK: Duration = Duration::from_secs(60);
-/// How a gate ends that may hold in a moment.
-const NOT_YET: u32 = 75;
+pub(crate) const QUICK: Duration = Duration::from_secs(60);
 
 /// A host at work.
 pub(crate) struct Work {
@@ -154,7 +152,7 @@ impl Work {
     }
 
     /// Runs a command of the operation, unless it ran already.
-    async fn once(&mut self, session: &Session, step: &str, command: &str) -> Result<(), Halt> {
+    pub(crate) async fn once(&mut self, session: &Session, step: &str, command: &str) -> Result<(), Halt> {
         let script = Script::new(ONCE)
             .alone()
             .within(Duration::from_secs(self.wanted.options.step_seconds.into()))
@@ -179,7 +177,7 @@ impl Work {
     }
 
     /// Reboots the host, and waits until it is back: in another boot, whatever answers before.
-    async fn reboot(&mut self, target: &Target) -> Result<(), Halt> {
+    pub(crate) async fn reboot(&mut self, target: &Target) -> Result<(), Halt> {
         let limit = Duration::from_secs(self.wanted.options.reboot_seconds.into());
         let (until, before) = (Instant::now() + limit, self.entry.progress.boot_before.clone());
         let (mut rest, mut told, mut last) = (FIRST, false, String::new());
@@ -231,89 +229,6 @@ impl Work {
         }
     }
 
-    /// Waits until all gates hold.
-    async fn verify(&mut self, target: &Target) -> Result<(), Halt> {
-        let verified = self.gates(target).await;
-        let (Err(Halt::Failed(failure)), true) = (&verified, self.wanted.options.rollback) else {
-            return verified;
-        };
-        match self.roll_back(target).await {
-            Ok(()) => {
-                let text = format!("{}; it was taken back to what it was before", failure.text);
-                Err(Halt::Failed(Box::new(HostFailure { text, ..(**failure).clone() })))
-            }
-            Err(Halt::Failed(more)) => {
-                let text = format!("{}; and it cannot be taken back: {}", failure.text, more.text);
-                Err(Halt::Failed(Box::new(HostFailure { text, ..(**failure).clone() })))
-            }
-            Err(other) => Err(other),
-        }
-    }
-
-    async fn gates(&mut self, target: &Target) -> Result<(), Halt> {
-        let gates = &self.wanted.options.gates;
-        let until = Instant::now() + Duration::from_secs(gates.seconds.into());
-        let script = Script::new(GATES)
-            .as_root()
-            .within(QUICK)
-            .with("DEGRADED", if gates.degraded { "yes" } else { "no" })
-            .with("UNITS", gates.units.join(" "))
-            .with("GATE", gates.command.as_deref().unwrap_or_default());
-        let mut rest = FIRST;
-        loop {
-            let looked = match self.settings.ssh.connect(target).await {
-                Ok(session) => {
-                    let looked = session.run(&script).await;
-                    session.close().await;
-                    looked
-                }
-                Err(failure) => Err(failure),
-            };
-            let why = match looked {
-                Ok(output) if output.is_well() => break,
-                Ok(output) if output.status == Some(NOT_YET) => output.out.trim().to_owned(),
-                Ok(output) => return Err(ended("verify", "", &output)),
-                Err(failure) if failure.kind == FailureKind::HostKey => {
-                    return Err(of_host("verify", &failure));
-                }
-                Err(failure) => failure.text,
-            };
-            if Instant::now() >= until {
-                let text = format!("it is not well within {} s: {why}", gates.seconds);
-                return Err(failed("verify", "gate", &text));
-            }
-            sleep(rest).await;
-            rest = (rest * 3 / 2).min(LONGEST);
-        }
-        let Some(node) = &self.node else { return Ok(()) };
-        let progress = &self.entry.progress;
-        let before = (!progress.boot_after.is_empty()).then(|| progress.boot_before.clone());
-        node.ready(gates, before).await.map_err(|error| refused("verify", error))
-    }
-
-    /// Takes the host back to what it was before the operation.
-    async fn roll_back(&mut self, target: &Target) -> Result<(), Halt> {
-        let session = self.connect(target).await?;
-        let done = async {
-            let release = OsRelease::ask(&session).await.map_err(|failure| of_host("rollback", &failure))?;
-            let settings = self.settings.clone();
-            let rollback = settings.systems.find(&release).and_then(|os| os.rollback.clone());
-            let Some(rollback) = rollback.filter(|_| self.wanted.kind != OperationKind::Restart) else {
-                return Err(failed("rollback", "commissaire", "its system has no way back"));
-            };
-            self.entry.progress.boot_before = boot(&session).await?;
-            self.once(&session, "rollback", &rollback).await
-        };
-        let done = done.await;
-        session.close().await;
-        done?;
-        self.entry.progress.away = true;
-        self.ledger.enter(&mut self.entry, HostStage::Rebooting, "it is taken back").await?;
-        self.reboot(target).await?;
-        self.entry.progress.away = false;
-        Ok(())
-    }
-
     /// Whom to log in to, and how.
     async fn target(&self) -> Result<Target, Halt> {
         let (address, storage) = (self.entry.address.clone(), &self.ledger.state.storage);
@@ -328,7 +243,7 @@ impl Work {
     }
 
     /// Logs in to a host that should be there.
-    async fn connect(&self, target: &Target) -> Result<Session, Halt> {
+    pub(crate) async fn connect(&self, target: &Target) -> Result<Session, Halt> {
         let mut rests = RESTS.iter();
         loop {
             match self.settings.ssh.connect(target).await {
@@ -357,7 +272,7 @@ impl Work {
 }
 
 /// Which boot a host is in.
-async fn boot(session: &Session) -> Result<String, Halt> {
+pub(crate) async fn boot(session: &Session) -> Result<String, Halt> {
     let output = session.run(&Script::new(BOOT).within(QUICK)).await;
     let output = output.map_err(|failure| of_host("facts", &failure))?;
     match output.out.trim() {
@@ -366,12 +281,12 @@ async fn boot(session: &Session) -> Result<String, Halt> {
     }
 }
 
-fn of_host(step: &str, failure: &Failure) -> Halt {
+pub(crate) fn of_host(step: &str, failure: &Failure) -> Halt {
     failed(step, failure.kind.as_str(), &failure.text)
 }
 
 /// An error of the container manager; one of the way there is nobody's fault.
-fn refused(step: &str, error: commissaire::Error) -> Halt {
+pub(crate) fn refused(step: &str, error: commissaire::Error) -> Halt {
     if is_refusal(&error) {
         failed(step, "container_manager", &error.chain().to_string())
     } else {
@@ -379,7 +294,7 @@ fn refused(step: &str, error: commissaire::Error) -> Halt {
     }
 }
 
-fn ended(step: &str, command: &str, output: &Output) -> Halt {
+pub(crate) fn ended(step: &str, command: &str, output: &Output) -> Halt {
     let last = output.tail.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
     let text = format!("{step} failed ({}): {last}", output.ending());
     Halt::Failed(Box::new(HostFailure {
@@ -390,7 +305,7 @@ fn ended(step: &str, command: &str, output: &Output) -> Halt {
     }))
 }
 
-fn failed(step: &str, kind: &str, text: &str) -> Halt {
+pub(crate) fn failed(step: &str, kind: &str, text: &str) -> Halt {
     Halt::Failed(failure_of(step, kind, text))
 }
 

@@ -3,7 +3,7 @@
 //! * [`config`]: the members of its configuration.
 //! * `methods`: what it answers; `options`, `window`: how an operation goes over the hosts; `plan`: to which, and what it
 //!   would do.
-//! * `run`: one operation; `host`: one host of it; `scripts`: what is run there; `node`: the host as a node.
+//! * `run`: one operation; `host`, `verify`: one host of it; `scripts`: what is run there; `node`: the host as a node.
 //! * `ledger`: what is written down; `projection`: the same as the first Commissaire wrote it.
 
 pub mod config;
@@ -17,6 +17,7 @@ mod projection;
 mod run;
 mod scripts;
 mod state;
+mod verify;
 mod window;
 
 use std::{sync::Arc, time::Duration};

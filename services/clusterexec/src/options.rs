@@ -53,14 +53,15 @@ mod tests {
 
     use super::*;
 
-    fn asked(options: Value) -> Result<Options, String> {
+    fn asked(options: &Value) -> Result<Options, String> {
         over(&Options::default(), options.as_object())
     }
 
     #[test]
     fn what_is_asked_for_goes_over_what_is_configured() {
         let options =
-            asked(json!({"max_concurrent": "25%", "on_failure": "stop", "gates": {"units": ["a"]}})).unwrap();
+            asked(&json!({"max_concurrent": "25%", "on_failure": "stop", "gates": {"units": ["a"]}}))
+                .unwrap();
         assert_eq!((options.max_concurrent, options.on_failure), (Amount::Percent(25), OnFailure::Stop));
         assert_eq!((options.gates.units.len(), options.gates.seconds), (1, Options::default().gates.seconds));
         for (wrong, told) in [
@@ -70,17 +71,17 @@ mod tests {
             (json!({"windows": ["sometimes"]}), "sometimes"),
             (json!({"reboot_seconds": 0}), "reboot_seconds"),
         ] {
-            let why = asked(wrong.clone()).unwrap_err();
+            let why = asked(&wrong).unwrap_err();
             assert!(why.contains(told), "{wrong}: {why}");
         }
     }
 
     #[test]
     fn a_ramp_widens_the_window_step_by_step() {
-        let options = asked(json!({"ramp": [1, 5, "25%"], "max_concurrent": 8})).unwrap();
+        let options = asked(&json!({"ramp": [1, 5, "25%"], "max_concurrent": 8})).unwrap();
         let at = |done| places(&options, 40, done);
         assert_eq!([at(0), at(1), at(2), at(6), at(9), at(15), at(16), at(39)], [1, 5, 4, 8, 7, 1, 8, 8]);
-        let plain = asked(json!({"max_concurrent": "1%"})).unwrap();
+        let plain = asked(&json!({"max_concurrent": "1%"})).unwrap();
         assert_eq!(places(&plain, 30, 0), 1, "one at least");
     }
 }

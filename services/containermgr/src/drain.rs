@@ -90,12 +90,12 @@ pub(crate) async fn drain(
 /// The journal at the end of `run`.
 async fn end(state: &State, node: &str, run: &str) -> std::result::Result<NodeDrain, RpcError> {
     loop {
-        let over = state.runs.over();
+        let over = state.runs.ending(node);
         let record = state.storage.get::<NodeDrain>(node).await?;
         if record.run != run || record.is_over() {
             return Ok(record);
         }
-        let _ = timeout(OTHERS, over).await;
+        let _ = timeout(OTHERS, over.heard()).await;
     }
 }
 

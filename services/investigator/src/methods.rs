@@ -67,12 +67,12 @@ async fn investigate(state: Arc<State>, wanted: InvestigateParams, _: Context) -
 /// The journal at the end of `run`.
 async fn end(state: &State, address: &str, run: &str) -> Result<Investigation, RpcError> {
     loop {
-        let over = state.runs.over();
+        let over = state.runs.ending(address);
         let record = state.storage.get::<Investigation>(address).await?;
         if record.run != run || record.is_over() {
             return Ok(record);
         }
-        let _ = timeout(LOOK, over).await;
+        let _ = timeout(LOOK, over.heard()).await;
     }
 }
 

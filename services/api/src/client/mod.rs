@@ -24,7 +24,7 @@ use crate::{
 
 pub use journal::{Entry, Journal, Journalled, request};
 pub use lease::HeldLease;
-pub use runs::{Runs, Stops};
+pub use runs::{Ending, Runs, Stops};
 pub use watch::{Seen, Watch};
 
 /// Calls the storage service with records as their types. Cheap to clone.

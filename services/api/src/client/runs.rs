@@ -13,7 +13,7 @@ use std::{
 use commissaire::{Client, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 use tokio::{
-    sync::{Notify, futures::Notified},
+    sync::{Notify, broadcast},
     time::{Interval, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,6 +24,8 @@ use crate::record::REQUESTED;
 
 /// How long the lease of an instance on a journal holds when it dies.
 const LEASE: Duration = Duration::from_secs(15);
+/// How many ends of runs are kept for those who are slow to hear of them.
+const OVER: usize = 1024;
 /// How often journals that are open are looked at: whether nobody goes on with them.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -38,8 +40,8 @@ pub struct Runs {
     journals: Mutex<Journals>,
     /// Rung when there is something to do.
     bell: Notify,
-    /// Rung when a run of this instance is over.
-    over: Notify,
+    /// The keys of the journals whose runs by this instance are over.
+    over: broadcast::Sender<String>,
 }
 
 /// The keys of journals that wait, and of those that are worked on.
@@ -69,7 +71,7 @@ impl Runs {
             at_once: AtomicUsize::new(at_once),
             journals: Mutex::default(),
             bell: Notify::new(),
-            over: Notify::new(),
+            over: broadcast::channel(OVER).0,
         })
     }
 
@@ -90,9 +92,9 @@ impl Runs {
         self.bell.notify_one();
     }
 
-    /// Resolves when a run of this instance is over.
-    pub fn over(&self) -> Notified<'_> {
-        self.over.notified()
+    /// Hears from now on whether a run of `key` by this instance is over.
+    pub fn ending(&self, key: &str) -> Ending {
+        Ending { key: key.to_owned(), over: self.over.subscribe() }
     }
 
     /// Works on journals by `run` until it is to stop. An error of `run`: it was interrupted, and is taken up again.
@@ -238,6 +240,20 @@ impl Stops {
     }
 }
 
+/// The end of a run of one journal by this instance.
+#[derive(Debug)]
+pub struct Ending {
+    key: String,
+    over: broadcast::Receiver<String>,
+}
+
+impl Ending {
+    /// Resolves when it was there; or when it may have been missed among very many.
+    pub async fn heard(mut self) {
+        while self.over.recv().await.is_ok_and(|key| key != self.key) {}
+    }
+}
+
 /// A journal that is worked on.
 struct Busy {
     runs: Arc<Runs>,
@@ -248,7 +264,8 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.runs.lock().busy.remove(&self.key);
         self.runs.bell.notify_one();
-        self.runs.over.notify_waiters();
+        // Nobody may be listening.
+        let _ = self.runs.over.send(std::mem::take(&mut self.key));
     }
 }
 

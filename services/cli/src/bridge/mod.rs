@@ -13,7 +13,7 @@ use commissaire::{
     app::{Failure, until_told},
     config::Hidden,
 };
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{calls::Calls, counters::Counters, plan::Plan, stored::Stored};
@@ -28,6 +28,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// How long what was begun may take once it is told to end.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long leaving a bus may take.
+const LEAVE: Duration = Duration::from_secs(5);
 
 /// Join two buses: carry calls, jobs and events both ways, until a signal ends it
 #[derive(Debug, Args)]
@@ -101,7 +103,11 @@ impl Bridge {
         let (mut look, mut report) = (interval(LOOK), interval(self.report.max(Duration::from_millis(100))));
         loop {
             tokio::select! {
-                _ = look.tick() => plan::look(&plan, &calls, &mut stored).await,
+                // A broker that has gone may hold that up: not the end.
+                _ = look.tick() => tokio::select! {
+                    () = plan::look(&plan, &calls, &mut stored) => {}
+                    _ = &mut told => break,
+                },
                 _ = report.tick() => if let Some(line) = span.counters.news() { print(&line)? },
                 _ = &mut told => break,
             }
@@ -109,17 +115,22 @@ impl Bridge {
         complain("ending");
         span.closing.cancel();
         span.tasks.close();
-        // Who was asked answers by way of this bridge.
-        let _ = timeout(GRACE, async {
+        // Who was asked answers by way of this bridge; all of the end together takes no longer than this.
+        let deadline = Instant::now() + GRACE;
+        let _ = timeout_at(deadline, async {
             while calls.waits() {
                 sleep(Duration::from_millis(10)).await;
             }
         })
         .await;
         calls.end();
-        let drained = timeout(GRACE, span.tasks.wait()).await;
+        let drained = timeout_at(deadline, span.tasks.wait()).await;
         let [from, to] = &span.buses;
-        let (one, other) = futures_util::join!(from.close(), to.close());
+        // A bus whose broker has gone has nothing to give back to.
+        let leave = async |bus: &Arc<dyn Bus>| {
+            timeout(LEAVE, bus.close()).await.map_err(|_| Error::timeout("leaving a bus", LEAVE))?
+        };
+        let (one, other) = futures_util::join!(leave(from), leave(to));
         print(&span.counters.line())?;
         one?;
         other?;
