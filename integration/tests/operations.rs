@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commissaire_integration::{Command, Fleet, Outcome, Place, Process, ensure, until};
+use commissaire_integration::{Command, Ended, Fleet, Outcome, Place, Process, ensure, until};
 use serde_json::{Value, json};
 
 use crate::hosts::{Control, start_up};
@@ -28,6 +28,12 @@ async fn call(place: &Place, code: i32, method: &str, params: Value) -> Outcome<
     let order = place.cli(&["call", method, &params.to_string()])?;
     let ended = order.env("COMMISSAIRE_BUS_URI", place.socket_uri()).run().await?.expect(code)?;
     if code == 0 { ended.json() } else { ended.error() }
+}
+
+/// `commissaire cluster` with these arguments, that ends with `code`.
+async fn command(place: &Place, code: i32, arguments: &[&str]) -> Outcome<Ended> {
+    let order = place.cli(&["cluster"])?.args(arguments);
+    order.env("COMMISSAIRE_BUS_URI", place.socket_uri()).run().await?.expect(code)
 }
 
 /// The operation at its end.
@@ -159,8 +165,12 @@ async fn it_stops_at_the_failure_that_is_too_many() -> Outcome {
         control.fleet.control("behave", machine, &["dnf upgrade", "exit=1 out=no space"]).await?;
         control.fleet.control("behave", machine, &["dnf", "exit=1 out=no space"]).await?;
     }
-    let options = json!({"max_concurrent": 5, "max_failed": 2});
-    call(place, 0, "jobs.clusterexec.upgrade", json!({"cluster_name": "web", "options": options})).await?;
+    let plan = command(place, 0, &["upgrade", "web", "--dry-run"]).await?;
+    ensure!(plan.out.lines().count() == 15 && plan.out.contains("dnf -y upgrade"), "{}", plan.out);
+    ensure!(ran(&control.fleet.commands(0).await?, "dnf -y upgrade") == 0, "a dry run did something");
+    let ended = command(place, 1, &["upgrade", "web", "--max-concurrent", "5", "--max-failed", "2"]).await?;
+    ended.tells(&["failed: run failed (exit 1): dnf: simulated failure: no space"])?;
+    ensure!(ended.out.contains("upgrade of cluster web: failed: 3 hosts failed, and 2 may"), "{}", ended.out);
     let told = over(place).await?;
     ensure!(told["operation"]["status"] == "failed", "{told:#}");
     let hosts = told["hosts"].as_array().cloned().unwrap_or_default();
@@ -181,10 +191,8 @@ async fn it_stops_at_the_failure_that_is_too_many() -> Outcome {
         control.fleet.control("behave", machine, &["dnf upgrade"]).await?;
         control.fleet.control("behave", machine, &["dnf"]).await?;
     }
-    let options = json!({"max_concurrent": 5, "failed_only": true});
-    call(place, 0, "jobs.clusterexec.upgrade", json!({"cluster_name": "web", "options": options})).await?;
-    let told = over(place).await?;
-    ensure!(told["operation"]["status"] == "finished", "{told:#}");
+    let ended = command(place, 0, &["upgrade", "web", "--max-concurrent", "5", "--failed-only"]).await?;
+    ensure!(ended.out.contains("upgrade of cluster web: finished"), "{}", ended.out);
     for machine in 0..15 {
         let times = ran(&control.fleet.commands(machine).await?, "dnf -y upgrade");
         ensure!(times == if [1, 2, 3].contains(&machine) { 2 } else { 1 }, "{machine}: {times}");
@@ -261,5 +269,90 @@ async fn what_is_killed_at_any_moment_is_gone_on_with() -> Outcome {
         let commands = control.fleet.commands(machine).await?;
         ensure!(reboots(&commands) == 1, "machine {machine}: {commands:#?}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operation_is_paused_resumed_and_cancelled() -> Outcome {
+    let control = cluster(&["fedora"; 4], json!({})).await?;
+    let (place, fleet) = (&control.place, &control.fleet);
+    fleet.control("behave", 0, &["dnf", "sleep=3"]).await?;
+    command(place, 0, &["upgrade", "web", "--no-wait"]).await?;
+    until("the first host is at it", PATIENCE, async || {
+        fleet.commands(0).await.is_ok_and(|commands| ran(&commands, "dnf -y upgrade") == 1)
+    })
+    .await?;
+    command(place, 0, &["pause", "web"]).await?;
+    until("it is paused with the first host done", PATIENCE, async || {
+        let upgrade = call(place, 0, "storage.get", json!(["ClusterUpgrade", {"name": "web"}])).await;
+        upgrade.is_ok_and(|upgrade| {
+            upgrade["status"] == "paused"
+                && upgrade["upgraded"] == json!([fleet.address(0)])
+                && upgrade["in_process"] == json!([])
+        })
+    })
+    .await?;
+    fleet.control("behave", 1, &["dnf", "sleep=3"]).await?;
+    command(place, 0, &["resume", "web"]).await?;
+    until("the second host is at it", PATIENCE, async || {
+        fleet.commands(1).await.is_ok_and(|commands| ran(&commands, "dnf -y upgrade") == 1)
+    })
+    .await?;
+    command(place, 0, &["cancel", "web"]).await?;
+    let told = over(place).await?;
+    ensure!(told["operation"]["status"] == "cancelled", "{told:#}");
+    let stages: Vec<_> =
+        told["hosts"].as_array().into_iter().flatten().map(|host| host["stage"].clone()).collect();
+    ensure!(stages[..2] == ["done", "done"] || stages[..2] == ["done", "failed"], "{stages:?}");
+    ensure!(stages[2..] == ["skipped", "skipped"], "{stages:?}");
+    ensure!(ran(&fleet.commands(2).await?, "dnf -y upgrade") == 0, "a host was begun after the end");
+    command(place, 1, &["resume", "web"]).await?.tells(&["is over"])?;
+    // Clusters are made and removed.
+    command(place, 0, &["create", "db", "--network", "default"]).await?;
+    command(place, 0, &["add-host", "db", &fleet.address(3)]).await?;
+    let shown = command(place, 0, &["show", "db"]).await?;
+    ensure!(shown.out.contains("db: 1 hosts") && shown.out.contains(&fleet.address(3)), "{}", shown.out);
+    command(place, 0, &["rm", "db", "--yes"]).await?;
+    ensure!(!command(place, 0, &["list"]).await?.out.contains("db"), "it is still there");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nodes_are_cordoned_and_drained_and_the_cordon_of_a_person_stays() -> Outcome {
+    let control = Control::over(&["fedora"; 3], json!({})).await?;
+    let (place, fleet) = (&control.place, &control.fleet);
+    let manager = json!({"name": "box", "type": "trivial"});
+    call(place, 0, "storage.save", json!(["ContainerManagerConfig", manager])).await?;
+    command(place, 0, &["create", "web", "--container-manager", "box"]).await?;
+    let key = fleet.key_file().display().to_string();
+    let addresses = control.addresses();
+    let mut arguments = vec!["add", "--key", &key, "--facts-only", "--cluster", "web"];
+    arguments.extend(addresses.iter().map(String::as_str));
+    control.host(0, &arguments).await?;
+    for address in &addresses {
+        call(place, 0, "container.register_node", json!(["box", address])).await?;
+    }
+    call(place, 0, "container.cordon", json!(["box", addresses[1], "repair"])).await?;
+    command(place, 0, &["restart", "web", "--options", r#"{"gates": {"min_healthy_seconds": 1}}"#]).await?;
+    let nodes = call(place, 0, "container.nodes", json!(["box"])).await?;
+    for (machine, address) in addresses.iter().enumerate() {
+        let node = nodes.as_array().into_iter().flatten().find(|node| node["name"] == address.as_str());
+        let node = node.cloned().unwrap_or_default();
+        let wanted = if machine == 1 { (true, json!("repair")) } else { (false, Value::Null) };
+        ensure!((node["cordoned"] == wanted.0) && node["cordoned_by"] == wanted.1, "{machine}: {node}");
+        ensure!(reboots(&fleet.commands(machine).await?) == 1, "{machine} was not rebooted once");
+    }
+    let events = call(place, 0, "clusterexec.events", json!(["web"])).await?;
+    let of_first: Vec<&str> = events["events"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|event| event["address"] == addresses[0].as_str())
+        .filter_map(|event| event["state"].as_str())
+        .collect();
+    ensure!(
+        of_first == ["cordoned", "draining", "running", "rebooting", "verifying", "done"],
+        "{of_first:?}"
+    );
     Ok(())
 }

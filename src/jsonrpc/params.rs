@@ -38,15 +38,19 @@ pub fn from_params<P: DeserializeOwned>(params: Option<&RawValue>) -> std::resul
     }
 }
 
-/// The same, but for members that a `P` does not have: they are passed over, wherever they stand.
+/// How many members that no contract has are passed over: nobody sends more, and each is looked for anew.
+const MOST_PASSED_OVER: usize = 64;
+
+/// The same, but for members that a `P` does not have: up to 64 of them are passed over, wherever they stand.
 pub fn from_foreign_params<P: DeserializeOwned>(
     params: Option<&RawValue>,
 ) -> std::result::Result<P, RpcError> {
     let mut read = from_params(params);
     let Some(given) = params.filter(|_| read.is_err()) else { return read };
     let Ok(mut given) = serde_json::from_str::<Value>(given.get()) else { return read };
-    while let Err(error) = &read {
+    for _ in 0..MOST_PASSED_OVER {
         // One is found at a time.
+        let Err(error) = &read else { break };
         let fault = error.data.as_ref().map(|data| &data["faults"][0]);
         let unknown = |fault: &Value| {
             let is = fault["problem"].as_str().is_some_and(|problem| problem.starts_with("unknown field "));
@@ -131,6 +135,8 @@ mod tests {
         let read = foreign(r#"{"a": 1, "x": 2, "inner": [{"b": 3}, {"b": 4, "y": {"z": 5}}], "w": null}"#);
         assert_eq!(read.unwrap(), Outer { a: 1, inner: vec![Inner { b: 3 }, Inner { b: 4 }] });
         assert_eq!(foreign("[7]").unwrap(), Outer { a: 7, inner: vec![] });
+        let many: String = (0..MOST_PASSED_OVER + 1).map(|at| format!(r#", "x{at}": 0"#)).collect();
+        assert!(foreign(&format!(r#"{{"a": 1{many}}}"#)).is_err(), "there is an end to that");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The `commissaire` program: runs the services, and talks to them from the shell.
 
+mod asking;
 mod bridge;
 mod call;
+mod cluster;
 mod config;
 mod connection;
 mod container_manager;
@@ -64,6 +66,7 @@ enum Command {
     Storage(storage::Storage),
     Host(host::Hosts),
     ContainerManager(container_manager::ContainerManagers),
+    Cluster(cluster::Clusters),
     Bridge(bridge::Bridge),
 }
 
@@ -124,6 +127,7 @@ fn run(command: Command, verbosity: Verbosity) -> Result<(), Failed> {
             Command::Storage(storage) => storage.run().await,
             Command::Host(hosts) => hosts.run().await,
             Command::ContainerManager(managers) => managers.run().await,
+            Command::Cluster(clusters) => clusters.run().await,
             Command::Bridge(bridge) => bridge.run().await,
         }
     });

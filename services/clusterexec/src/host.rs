@@ -77,10 +77,8 @@ impl Work {
             return self.verify(&target).await;
         }
         if self.entry.stage != HostStage::Rebooting {
-            let session = self.connect(&target).await?;
-            let needs_reboot = self.command(&session).await;
-            session.close().await;
-            if !needs_reboot? {
+            let needs_reboot = self.command(&target).await?;
+            if !needs_reboot {
                 self.ledger.enter(&mut self.entry, HostStage::Verifying, "no reboot is needed").await?;
                 return self.verify(&target).await;
             }
@@ -89,21 +87,32 @@ impl Work {
         }
         self.reboot(&target).await?;
         self.entry.progress.away = false;
+        if let Some(failure) = self.entry.progress.failure.clone() {
+            // It was on its way back to what it was before.
+            return Err(Halt::Failed(Box::new(failure)));
+        }
         let text = format!("back in boot {}", self.entry.progress.boot_after);
         self.ledger.enter(&mut self.entry, HostStage::Verifying, &text).await?;
         self.verify(&target).await
     }
 
     /// All up to the reboot. Whether one is needed.
-    async fn command(&mut self, session: &Session) -> Result<bool, Halt> {
-        let release = OsRelease::ask(session).await.map_err(|failure| of_host("facts", &failure))?;
+    async fn command(&mut self, target: &Target) -> Result<bool, Halt> {
+        let session = self.connect(target).await?;
+        let asked = async {
+            let release = OsRelease::ask(&session).await.map_err(|failure| of_host("facts", &failure))?;
+            Ok::<_, Halt>((release, boot(&session).await?))
+        };
+        let asked = asked.await;
+        session.close().await;
+        let (release, before) = asked?;
         let settings = self.settings.clone();
         let Some(os) = settings.systems.find(&release) else {
             let text = format!("no row of the OS table is for {:?}: say in os_file what to do", release.id);
             return Err(failed("plan", "commissaire", &text));
         };
         let command = self.wanted.command(os).map_err(|why| failed("plan", "commissaire", &why))?;
-        self.entry.progress.boot_before = boot(session).await?;
+        self.entry.progress.boot_before = before;
         if self.entry.stage != HostStage::Running {
             self.leave().await?;
             self.may_go_on()?;
@@ -111,14 +120,19 @@ impl Work {
             self.ledger.enter(&mut self.entry, HostStage::Running, text).await?;
         }
         if let Some(command) = command {
-            self.once(session, "run", command).await?;
+            self.once(target, "run", command).await?;
         }
         let reboots = match (self.wanted.kind, &os.needs_reboot) {
             (OperationKind::Restart, _) => true,
             (_, None) => false,
             (_, Some(asked)) => {
-                let script = Script::new(asked.as_str()).as_root().within(QUICK);
-                session.run(&script).await.map_err(|failure| of_host("needs-reboot", &failure))?.is_well()
+                let session = self.connect(target).await?;
+                let asked = session.run(&Script::new(asked.as_str()).as_root().within(QUICK)).await;
+                // It may have been through a reboot that nobody ordered: that is not the one that is needed now.
+                let now = boot(&session).await;
+                session.close().await;
+                self.entry.progress.boot_before = now?;
+                asked.map_err(|failure| of_host("needs-reboot", &failure))?.is_well()
             }
         };
         if reboots {
@@ -151,15 +165,32 @@ impl Work {
         Ok(())
     }
 
-    /// Runs a command of the operation, unless it ran already.
-    pub(crate) async fn once(&mut self, session: &Session, step: &str, command: &str) -> Result<(), Halt> {
+    /// Runs a command of the operation, unless it ran already. It goes on when the connection breaks, because it changes the
+    /// network say, and tells whoever comes again how it ended.
+    pub(crate) async fn once(&mut self, target: &Target, step: &str, command: &str) -> Result<(), Halt> {
+        let limit = Duration::from_secs(self.wanted.options.step_seconds.into());
         let script = Script::new(ONCE)
             .alone()
-            .within(Duration::from_secs(self.wanted.options.step_seconds.into()))
+            .within(limit)
             .with("TOKEN", format!("{} {step}", self.ledger.run))
             .with("COMMAND", command)
             .with("VERSION", self.wanted.version.as_str());
-        let output = session.run(&script).await.map_err(|failure| of_host(step, &failure))?;
+        let until = Instant::now() + limit;
+        let output = loop {
+            let ran = match self.settings.ssh.connect(target).await {
+                Ok(session) => {
+                    let ran = session.run(&script).await;
+                    session.close().await;
+                    ran
+                }
+                Err(failure) => Err(failure),
+            };
+            match ran {
+                Ok(output) => break output,
+                Err(failure) if failure.is_of_the_way() && Instant::now() < until => sleep(FIRST * 4).await,
+                Err(failure) => return Err(of_host(step, &failure)),
+            }
+        };
         let shown = command.replace("\"$VERSION\"", &self.wanted.version).trim().to_owned();
         tracing::info!(
             target: "audit",

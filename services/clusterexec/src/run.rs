@@ -208,16 +208,14 @@ impl Run {
     /// Begins with as many hosts as may be begun now.
     async fn begin_some(&mut self) -> Result<(), Halt> {
         loop {
-            let Some(next) = self.pending().next() else { return Ok(()) };
-            if self.stopped.is_some() || self.control == Control::Pause {
-                return Ok(());
-            }
             let (all, options) = (self.entries.len(), &self.wanted.options);
-            let failed = self.count(|entry| entry.stage.is_failure());
-            if failed > options.max_failed.of(all) && options.on_failure != OnFailure::Continue {
-                let most = options.max_failed.of(all);
+            let (failed, most) = (self.count(|entry| entry.stage.is_failure()), options.max_failed.of(all));
+            if self.stopped.is_none() && failed > most && options.on_failure != OnFailure::Continue {
                 self.halt.store(options.on_failure == OnFailure::Stop, Ordering::Relaxed);
                 self.stopped = Some(format!("{failed} hosts failed, and {most} may"));
+            }
+            let Some(next) = self.pending().next() else { return Ok(()) };
+            if self.stopped.is_some() || self.control == Control::Pause {
                 return Ok(());
             }
             // The place of a host that is not back is never given away.
@@ -255,15 +253,18 @@ impl Run {
         if least == 0 {
             return Ok(String::new());
         }
-        let keys: Vec<&str> = hosts.iter().map(String::as_str).collect();
         let busy = |address: &String| {
             let known = self.entries.iter().position(|entry| entry.address == *address);
             known.is_some_and(|at| self.at_work.contains_key(&at) || self.entries[at].progress.away)
         };
         let is_good =
             |host: &Host| [ACTIVE, DISASSOCIATED].contains(&host.status.as_str()) && !busy(&host.address);
-        let there = storage.get_many::<Host>(&keys).await?;
-        let there = there.iter().filter(|found| is_good(&found.record)).count();
+        let mut there = 0;
+        for address in &hosts {
+            // One without a record is not there.
+            let found = storage.find::<Host>(address).await?;
+            there += usize::from(found.is_some_and(|found| is_good(&found.record)));
+        }
         // One that is to be begun is one less.
         Ok(if there > least {
             String::new()

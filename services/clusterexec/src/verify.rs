@@ -22,7 +22,7 @@ impl Work {
         let (Err(Halt::Failed(failure)), true) = (&verified, self.wanted.options.rollback) else {
             return verified;
         };
-        match self.roll_back(target).await {
+        match self.roll_back(target, failure).await {
             Ok(()) => {
                 let text = format!("{}; it was taken back to what it was before", failure.text);
                 Err(Halt::Failed(Box::new(HostFailure { text, ..(**failure).clone() })))
@@ -77,7 +77,7 @@ impl Work {
     }
 
     /// Takes the host back to what it was before the operation.
-    async fn roll_back(&mut self, target: &Target) -> Result<(), Halt> {
+    async fn roll_back(&mut self, target: &Target, why: &HostFailure) -> Result<(), Halt> {
         let session = self.connect(target).await?;
         let done = async {
             let release = OsRelease::ask(&session).await.map_err(|failure| of_host("rollback", &failure))?;
@@ -87,12 +87,13 @@ impl Work {
                 return Err(failed("rollback", "commissaire", "its system has no way back"));
             };
             self.entry.progress.boot_before = boot(&session).await?;
-            self.once(&session, "rollback", &rollback).await
+            self.once(target, "rollback", &rollback).await
         };
         let done = done.await;
         session.close().await;
         done?;
         self.entry.progress.away = true;
+        self.entry.progress.failure = Some(why.clone());
         self.ledger.enter(&mut self.entry, HostStage::Rebooting, "it is taken back").await?;
         self.reboot(target).await?;
         self.entry.progress.away = false;

@@ -26,10 +26,7 @@ use commissaire::{
     app::{Instance, Program, Start, data_dir},
     config::{Config, OwnMembers},
 };
-use commissaire_api::{
-    NodeDrain, StorageClient,
-    client::{Runs, Stops},
-};
+use commissaire_api::{NodeDrain, StorageClient, client::Stops};
 use tokio_util::task::AbortOnDropHandle;
 
 pub use options::check;
@@ -47,6 +44,7 @@ pub const PROGRAM: Program = Program {
 /// The container managers' service at work.
 #[derive(Debug)]
 struct ContainerManagers {
+    state: Arc<State>,
     running: Running,
     follow: AbortOnDropHandle<()>,
     work: AbortOnDropHandle<()>,
@@ -59,20 +57,22 @@ async fn start(begin: Start) -> commissaire::Result<ContainerManagers> {
     let storage = StorageClient::new(client.clone());
     let dir = data_dir(&begin.config, "containermgr")?;
     let managers = Managers::new(storage.clone(), dir, members.container_handlers.all().to_vec());
-    let runs = Runs::new("containermgr", "drain", members.drains);
-    let state = Arc::new(State { client: client.clone(), storage, managers, members, runs: runs.clone() });
+    let state = Arc::new(State::new(client.clone(), managers, &members));
     let follow = tokio::spawn({
         let state = state.clone();
         async move { state.managers.follow().await }
     });
     let running = methods::service(state.clone()).metrics(begin.metrics).start(begin.bus).await?;
     let stops = Stops::default();
-    let work = runs.work::<NodeDrain, _, _>(client, stops.clone(), move |node| {
+    let work = state.runs.clone().work::<NodeDrain, _, _>(client, stops.clone(), {
         let state = state.clone();
-        async move { drain::run(state, &node).await }
+        move |node| {
+            let state = state.clone();
+            async move { drain::run(state, &node).await }
+        }
     });
     let (follow, work) = (AbortOnDropHandle::new(follow), AbortOnDropHandle::new(tokio::spawn(work)));
-    Ok(ContainerManagers { running, follow, work, stops })
+    Ok(ContainerManagers { state, running, follow, work, stops })
 }
 
 #[async_trait]
@@ -81,13 +81,19 @@ impl Instance for ContainerManagers {
         self.running.is_consuming() && !self.follow.is_finished() && !self.work.is_finished()
     }
 
-    fn reconfigure(&self, _: &Config, changed: &[String]) -> Vec<String> {
-        changed.to_vec()
+    fn reconfigure(&self, config: &Config, changed: &[String]) -> Vec<String> {
+        match config.own::<Members>() {
+            Ok(members) => {
+                self.state.set(&members);
+                changed.iter().filter(|name| *name == "container_handlers").cloned().collect()
+            }
+            Err(_) => changed.to_vec(),
+        }
     }
 
     /// Takes nothing new. A drain that is not over within `grace` another instance goes on with, or this at the next start.
     async fn finish(self: Box<Self>, grace: Duration) {
-        let Self { running, follow, work, stops } = *self;
+        let Self { running, follow, work, stops, .. } = *self;
         stops.stop.cancel();
         tokio::join!(running.drain(grace), stops.finish(grace));
         let _ = work.await;

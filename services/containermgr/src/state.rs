@@ -1,6 +1,13 @@
 //! What the handlers and the drains share.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use commissaire::{Backoff, Client};
 use commissaire_api::{
@@ -22,12 +29,29 @@ pub(crate) struct State {
     pub(crate) client: Client,
     pub(crate) storage: StorageClient,
     pub(crate) managers: Managers,
-    pub(crate) members: Members,
+    /// How long a container manager may be away, in seconds.
+    patience: AtomicU64,
     /// The drains that this instance works on.
     pub(crate) runs: Arc<Runs>,
 }
 
 impl State {
+    pub(crate) fn new(client: Client, managers: Managers, members: &Members) -> Self {
+        Self {
+            storage: StorageClient::new(client.clone()),
+            client,
+            managers,
+            patience: AtomicU64::new(members.patience_seconds),
+            runs: Runs::new("containermgr", "drain", members.drains),
+        }
+    }
+
+    /// Has these hold from now on, but for what says which container managers there are.
+    pub(crate) fn set(&self, members: &Members) {
+        self.patience.store(members.patience_seconds, Ordering::Relaxed);
+        self.runs.limit(members.drains);
+    }
+
     /// Asks until there is an answer: a container manager that is away for a moment is asked again, until `deadline` and for
     /// as long as the configuration says. `ask` is told whether it may have been carried out before.
     pub(crate) async fn patiently<T, F>(
@@ -38,7 +62,7 @@ impl State {
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        let longest = Instant::now() + Duration::from_secs(self.members.patience_seconds);
+        let longest = Instant::now() + Duration::from_secs(self.patience.load(Ordering::Relaxed));
         let until = deadline.map_or(longest, |deadline| longest.min(deadline - FOR_THE_ANSWER));
         let (mut attempt, mut doubtful) = (0, false);
         loop {

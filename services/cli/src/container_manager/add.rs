@@ -8,9 +8,9 @@ use commissaire_api::{Cluster, ContainerManagerConfig, ContainerManagerKind};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::Asking;
 use crate::{
     Failed,
+    asking::Asking,
     input::confirm,
     output::{complain, print},
 };

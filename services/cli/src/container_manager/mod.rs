@@ -6,9 +6,9 @@ mod nodes;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use commissaire::{Client, Error, app::Exit};
+use commissaire::{Error, app::Exit};
 use commissaire_api::{
-    ContainerManagerConfig, StorageClient,
+    ContainerManagerConfig,
     container::{ManagerParams, Node, Nodes},
 };
 use futures_util::{StreamExt, stream};
@@ -16,8 +16,7 @@ use serde_json::json;
 
 use crate::{
     Failed,
-    connection::Connection,
-    input,
+    asking::Asking,
     output::print,
     table::{plain, print_table},
 };
@@ -53,19 +52,6 @@ struct List {
     asking: Asking,
 }
 
-/// How to ask, and how to tell.
-#[derive(Debug, Args)]
-struct Asking {
-    /// Print JSON, one object a line
-    #[arg(long)]
-    json: bool,
-    /// How long to wait; work that was begun goes on
-    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = input::duration)]
-    timeout: Duration,
-    #[command(flatten)]
-    connection: Connection,
-}
-
 impl ContainerManagers {
     pub(crate) async fn run(self) -> Result<(), Failed> {
         match self.command {
@@ -75,13 +61,6 @@ impl ContainerManagers {
             Command::Nodes(nodes) => nodes.run().await,
             Command::Drain(drain) => drain.run().await,
         }
-    }
-}
-
-impl Asking {
-    async fn client(&self) -> Result<(Client, StorageClient), Failed> {
-        let client = self.connection.client().await?.with_timeout(self.timeout);
-        Ok((client.clone(), StorageClient::new(client)))
     }
 }
 

@@ -6,9 +6,9 @@ use commissaire_api::container::{
     ContainerEvent, ContainerState, Drain, DrainParams, ManagerFailure, ManagerParams, Node, Nodes,
 };
 
-use super::Asking;
 use crate::{
     Failed,
+    asking::Asking,
     output::{complain, print},
     table::{plain, print_table},
 };

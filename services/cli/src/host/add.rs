@@ -9,9 +9,10 @@ use commissaire_api::{Cluster, Host, HostCreds, HostState, StorageClient, invest
 use commissaire_ssh::{Credentials, file_text, host_key};
 use zeroize::Zeroizing;
 
-use super::{Asking, forget_all, investigate::investigate};
+use super::{forget_all, investigate::investigate};
 use crate::{
     Failed,
+    asking::Asking,
     input::confirm,
     output::{complain, print},
 };

@@ -12,9 +12,10 @@ use commissaire_api::{
 };
 use futures_util::{StreamExt, stream};
 
-use super::{AT_ONCE, Asking, Known, done, json};
+use super::{AT_ONCE, Known, done, json};
 use crate::{
     Failed,
+    asking::Asking,
     output::{complain, print},
     table::plain,
 };

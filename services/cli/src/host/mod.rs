@@ -4,10 +4,10 @@ mod add;
 mod investigate;
 mod show;
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use clap::{Args, Subcommand};
-use commissaire::{Client, Error, app::Exit};
+use commissaire::{Error, app::Exit};
 use commissaire_api::{
     Cluster, Host, HostCreds, HostState, Investigation, Record, StorageClient,
     watcher::{Check, CheckParams, Checked},
@@ -17,8 +17,7 @@ use serde::Serialize;
 
 use crate::{
     Failed,
-    connection::Connection,
-    input,
+    asking::Asking,
     output::{complain, print},
     table::{plain, print_table},
 };
@@ -61,19 +60,6 @@ struct CheckHosts {
     asking: Asking,
 }
 
-/// How to ask, and how to tell.
-#[derive(Debug, Args)]
-struct Asking {
-    /// Print JSON, one object a line
-    #[arg(long)]
-    json: bool,
-    /// How long to wait; work that was begun goes on
-    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = input::duration)]
-    timeout: Duration,
-    #[command(flatten)]
-    connection: Connection,
-}
-
 impl Hosts {
     pub(crate) async fn run(self) -> Result<(), Failed> {
         match self.command {
@@ -85,13 +71,6 @@ impl Hosts {
             Command::Investigate(investigate) => investigate.run().await,
             Command::Trust(trust) => trust.run().await,
         }
-    }
-}
-
-impl Asking {
-    async fn client(&self) -> Result<(Client, StorageClient), Failed> {
-        let client = self.connection.client().await?.with_timeout(self.timeout);
-        Ok((client.clone(), StorageClient::new(client)))
     }
 }
 

@@ -4,9 +4,10 @@ use clap::Args;
 use commissaire_api::Investigation;
 use serde_json::Value;
 
-use super::{Asking, Known, json};
+use super::{Known, json};
 use crate::{
     Failed,
+    asking::Asking,
     output::{complain, print},
     table::plain,
 };

@@ -1,5 +1,7 @@
 //! Who is trusted over TLS.
 
+use tokio::net::TcpStream;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -28,6 +30,9 @@ async fn start(files: &Certificates, name: &str, demands: bool) -> Outcome<(Serv
         ("ssl_options.fail_if_no_peer_cert", if demands { "true" } else { "false" }),
     ])
     .await?;
+    // It listens there a moment after it does without TLS.
+    until("it listens for TLS", LIMIT, async || TcpStream::connect(("127.0.0.1", port)).await.is_ok())
+        .await?;
     if demands {
         a_certificate_logs_in(&server, port, files).await?;
     }
