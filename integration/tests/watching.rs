@@ -285,6 +285,13 @@ async fn of_two_hundred_some_die_and_then_most_are_cut_off() -> Outcome {
         control.fleet.control("heal", machine, &[]).await?;
     }
     until("the brake is off", interval * 8, async || !heard(&ears, "released").is_empty()).await?;
-    ensure!(with_status(place, "active").await?.len() == 200, "a status was written");
+    tokio::time::sleep(interval * 2).await;
+    let active = with_status(place, "active").await?.len();
+    ensure!(
+        active == 200,
+        "when the brake was off {} statuses were written: {:?}",
+        200 - active,
+        heard(&ears, "down")
+    );
     Ok(())
 }

@@ -153,6 +153,7 @@ async fn facts(count: usize) -> Outcome {
     arguments.extend(addresses.iter().map(String::as_str));
     let again = ["host", "investigate", "--all", "--facts-only", "--json"];
     println!("{count} machines, facts only, in one run:");
+    let mut dear = false;
     for (what, arguments) in [("new", &arguments[..]), ("known", &again[..])] {
         let (before, began) = (cpu(up.pid())?, Instant::now());
         let order = place.cli(arguments)?.env("COMMISSAIRE_BUS_URI", place.socket_uri());
@@ -169,7 +170,9 @@ async fn facts(count: usize) -> Outcome {
             1000.0 * used.as_secs_f64() / count as f64
         );
         ensure!(right == count, "only {right} of {count} machines were looked over");
-        ensure!(used <= Duration::from_millis(5) * count as u32, "a host costs more than 5 ms");
+        dear |= used > Duration::from_millis(5) * count as u32;
     }
-    up.terminate().await?.expect(0).map(drop)
+    up.terminate().await?.expect(0)?;
+    ensure!(!dear, "a host costs more than 5 ms");
+    Ok(())
 }

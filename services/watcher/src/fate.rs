@@ -73,6 +73,13 @@ impl Fate {
             && self.bad_since.is_some_and(|since| now.saturating_duration_since(since) >= hold)
     }
 
+    /// Counts its failures anew, unless it is down already.
+    pub(crate) fn again(&mut self, now: Instant) {
+        if self.bad_since.is_some() && !self.down {
+            (self.bad_since, self.tries) = (Some(now), 0);
+        }
+    }
+
     /// How long after the begin of a look the next one begins; `None`: at its turn.
     pub(crate) fn rest(&self, tries: u32, interval: Duration, now: Instant) -> Option<Duration> {
         let since = self.bad_since?;
@@ -112,6 +119,21 @@ mod tests {
         assert!(!fate.is_ripe(3, HOLD, after(60)), "it is down already");
         fate.take(&Look::Well, after(70));
         assert!(!fate.down && fate.bad_since.is_none() && fate.cause.is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_that_is_judged_anew_fails_its_tries_and_its_time_again() {
+        let (mut fate, began) = (Fate::default(), Instant::now());
+        for _ in 0..3 {
+            fate.take(&bad(), began);
+        }
+        assert!(fate.is_ripe(3, HOLD, began + HOLD));
+        fate.again(began + HOLD);
+        assert!(!fate.is_ripe(3, HOLD, began + HOLD * 3), "it has not failed since");
+        for _ in 0..3 {
+            fate.take(&bad(), began + HOLD);
+        }
+        assert!(!fate.is_ripe(3, HOLD, began + HOLD) && fate.is_ripe(3, HOLD, began + HOLD * 2));
     }
 
     #[tokio::test]

@@ -339,6 +339,9 @@ impl Watch {
                 let text = format!("{turned} of {all} hosts are bad: statuses are written again");
                 tracing::warn!("{text}");
                 self.tell(vec![event(WatcherState::Released, "", "", &text)]);
+                // Those that still fail may be about to come back: they are judged anew.
+                self.hosts.values_mut().for_each(|entry| entry.fate.again(now));
+                return;
             }
             Braking::Nothing => {}
         }
