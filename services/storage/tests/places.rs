@@ -27,7 +27,7 @@ fn refusal(handlers: Value) -> String {
 fn without_any_one_embedded_store_keeps_everything() {
     for nothing in [Members::default(), members(json!({})), members(json!({"storage_handlers": []}))] {
         let [place] = nothing.storage_handlers.all() else { panic!("{nothing:?}") };
-        assert_eq!((place.name.as_str(), place.models.len()), ("embedded", 11));
+        assert_eq!((place.name.as_str(), place.models.len()), ("embedded", 13));
         assert!(matches!(place.kind, Kind::Embedded(None)));
     }
 }
@@ -35,7 +35,7 @@ fn without_any_one_embedded_store_keeps_everything() {
 #[test]
 fn one_place_or_a_list_of_them() {
     let one = kept(json!({"type": "etcd", "server_url": "http://127.0.0.1:1"}));
-    assert_eq!(one[0].1.len(), 11);
+    assert_eq!(one[0].1.len(), 13);
     // As the first Commissaire wrote it.
     let old = kept(
         json!([{"type": "commissaire.storage.etcd", "server_url": "http://127.0.0.1:1", "models": ["*"]}]),
@@ -52,7 +52,16 @@ fn one_place_or_a_list_of_them() {
             ("embedded".to_owned(), vec!["Cluster", "ClusterDeploy", "ClusterRestart", "ClusterUpgrade"]),
             (
                 "etcd".to_owned(),
-                vec!["Host", "HostState", "Network", "Investigation", "NodeDrain", "WatchShard"]
+                vec![
+                    "Host",
+                    "HostState",
+                    "Network",
+                    "Investigation",
+                    "NodeDrain",
+                    "Operation",
+                    "OperationHost",
+                    "WatchShard"
+                ]
             ),
             ("etcd-1".to_owned(), vec!["ContainerManagerConfig"]),
         ]

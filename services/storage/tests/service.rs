@@ -337,6 +337,8 @@ async fn store_handlers_are_listed_without_secrets(place: Place) {
             "Investigation",
             "Network",
             "NodeDrain",
+            "Operation",
+            "OperationHost",
             "WatchShard"
         ])
     );

@@ -47,7 +47,16 @@ async fn each_model_is_kept_in_its_place_and_listed_with_it() {
         handlers.as_array().unwrap().iter().map(|place| place["model_types"].clone()).collect();
     assert_eq!(
         models[0],
-        json!(["Host", "HostState", "Investigation", "Network", "NodeDrain", "WatchShard"])
+        json!([
+            "Host",
+            "HostState",
+            "Investigation",
+            "Network",
+            "NodeDrain",
+            "Operation",
+            "OperationHost",
+            "WatchShard"
+        ])
     );
     assert_eq!(models[2], json!(["ContainerManagerConfig"]));
     assert_eq!(models[3], json!(["HostCreds"]));
