@@ -9,13 +9,19 @@ use std::{
 
 use base64ct::{Base64, Encoding as _};
 use commissaire::{Client, testkit::Process};
-use commissaire_api::{HostCreds, StorageClient};
-use commissaire_integration::{Kind, Outcome, Place, Server, Site, each_server, ensure, until};
+use commissaire_api::{
+    ContainerManagerConfig, HostCreds, StorageClient,
+    container::{NodeParams, RegisterNode},
+};
+use commissaire_integration::{
+    Cluster, ClusterKind, Kind, Outcome, Place, Server, Site, Sort, each_server, ensure, until,
+};
 use serde_json::json;
 
 each_server!(
     a_private_key_is_in_no_file_of_the_broker_the_store_or_the_service,
-    a_key_that_hosts_are_logged_in_to_with_is_in_no_file
+    a_key_that_hosts_are_logged_in_to_with_is_in_no_file,
+    a_token_of_a_container_manager_is_in_no_file
 );
 
 /// What must be nowhere, and what must be somewhere, or else the search is at fault.
@@ -23,7 +29,7 @@ const SECRET: &str = "c4n4ry-Pr1v4te-Key";
 const KNOWN: &str = "c4n4ry-known";
 
 /// The files below `folder` that hold `text`.
-fn holding(folder: &Path, text: &str) -> Outcome<Vec<String>> {
+pub(crate) fn holding(folder: &Path, text: &str) -> Outcome<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -145,6 +151,40 @@ async fn a_key_that_hosts_are_logged_in_to_with_is_in_no_file(kind: Kind) -> Out
         }
     }
     ensure!(!holding(&site.place.data(), &address)?.is_empty(), "not even the address is in the store");
+    Ok(())
+}
+
+async fn a_token_of_a_container_manager_is_in_no_file(kind: Kind) -> Outcome {
+    let mut site = Site::alone(kind).await?;
+    let cluster = Cluster::start(ClusterKind::Fake).await?;
+    let data = site.place.data().display().to_string();
+    let services = [
+        site.service("storage", &["--data-dir", &data, "-v"]).await?,
+        site.service("containermgr", &["-vv"]).await?,
+    ];
+    let bus = site.join().await?;
+    let client = Client::new(bus.clone()).with_timeout(Duration::from_secs(30));
+    let ca = cluster.certificates().of("ca");
+    let options = json!({"server_url": cluster.url(), "token": Cluster::TOKEN, "certificate_ca_path": ca});
+    let config = json!({"name": KNOWN, "type": "kubernetes", "options": options});
+    let config: ContainerManagerConfig = serde_json::from_value(config).map_err(std::io::Error::from)?;
+    StorageClient::new(client.clone()).save(&config).await?;
+    let node =
+        NodeParams { container_manager_name: KNOWN.to_owned(), address: "n1".to_owned(), extended: false };
+    client.call(RegisterNode, &node).await?;
+    ensure!(cluster.get(Sort::Node, "n1").await?.is_some(), "the token was not used");
+    bus.close().await?;
+    let mut heard = String::new();
+    for service in services {
+        heard.push_str(&format!("{:?}", service.terminate().await?.expect(0)?));
+    }
+    ensure!(!heard.contains(Cluster::TOKEN), "a service tells the token");
+    let broker = site.broker.server()?.dir().to_owned();
+    for folder in [&broker, site.place.path()] {
+        let found = holding(folder, Cluster::TOKEN)?;
+        ensure!(found.is_empty(), "the token is in {found:?}");
+    }
+    ensure!(!holding(&site.place.data(), KNOWN)?.is_empty(), "not even the name is in the store");
     Ok(())
 }
 

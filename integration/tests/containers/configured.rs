@@ -6,8 +6,10 @@ use commissaire_api::{
     ContainerManagerConfig, ContainerManagerKind,
     container::{GetNodeStatus, ManagerParams, NodeParams, Nodes, RegisterNode},
 };
-use commissaire_integration::{Cluster, ClusterKind, Outcome, ensure, until};
+use commissaire_integration::{Cluster, ClusterKind, Fleet, Outcome, Place, Sort, ensure, until};
 use serde_json::{Map, Value, json};
+
+use crate::{hosts::start_up, sealed::holding};
 
 use super::{Control, K, PATIENCE, node, options};
 
@@ -47,6 +49,43 @@ async fn managers_are_known_after_a_restart_as_they_are_then() -> Outcome {
         told.is_ok_and(|told| told == json!({"node": "n1", "status": "ok"}))
     })
     .await?;
+    Ok(())
+}
+
+each_cluster!(a_host_becomes_active_when_it_is_a_node);
+
+/// The token goes from its file to the API server by way of the command line, storage and the bus.
+async fn a_host_becomes_active_when_it_is_a_node(kind: ClusterKind) -> Outcome {
+    let cluster = Cluster::start(kind).await?;
+    let (fleet, place) = (Fleet::start(&["fedora"]).await?, Place::new()?);
+    let up = start_up(&fleet, &place, json!({}), &["--only", "storage,investigator"]).await?;
+    // The machines are in a network of their own, where no API server is.
+    let order =
+        place.order("commissaire-containermgr-service")?.env("COMMISSAIRE_BUS_URI", place.socket_uri());
+    let mut manager = order.start()?;
+    manager.logs("ready", |line| line.contains(" ready ")).await?;
+    let run = async |arguments: &[&str]| {
+        place.cli(arguments)?.env("COMMISSAIRE_BUS_URI", place.socket_uri()).run().await?.expect(0)
+    };
+    let (token, url) = (place.path().join("token").display().to_string(), cluster.url());
+    fs::write(&token, Cluster::TOKEN)?;
+    let ca = cluster.certificates().of("ca");
+    run(&["container-manager", "add", K, "--server-url", &url, "--token-file", &token, "--ca", &ca]).await?;
+    fs::remove_file(&token)?;
+    run(&["cluster", "create", "web", "--container-manager", K]).await?;
+    let (address, key) = (fleet.address(0), fleet.key_file().display().to_string());
+    run(&["host", "add", &address, "--key", &key, "--cluster", "web"]).await?;
+    let shown = run(&["host", "show", "--json", &address]).await?.json()?;
+    ensure!(shown["status"] == "active", "{shown}");
+    let node = cluster.get(Sort::Node, &address).await?;
+    ensure!(node.is_some(), "it is no node of the cluster");
+    let mut said = String::new();
+    for process in [manager, up] {
+        said.push_str(&format!("{:?}", process.terminate().await?.expect(0)?));
+    }
+    ensure!(!said.contains(Cluster::TOKEN), "a service tells the token");
+    let found = holding(place.path(), Cluster::TOKEN)?;
+    ensure!(found.is_empty(), "the token is in {found:?}");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Checking data against a model: types, keys and rules; every fault at once; defaults filled in.
 
+use commissaire::nearest;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -126,6 +127,17 @@ impl Rule {
                 if let Some(word) = text(field).filter(|word| !words.contains(word)) {
                     let shown: String = word.chars().take(64).collect();
                     faults.add(*field, format!("is {shown:?}: it takes {}", words.join(", ")));
+                }
+            }
+            Self::Known(object, known) => {
+                let Some(Value::Object(members)) = record.get(*object) else { return };
+                for name in members.keys().filter(|name| !known.contains(&&*name.replace('-', "_"))) {
+                    let shown: String = name.chars().take(64).flat_map(char::escape_debug).collect();
+                    let meant = match nearest(name, known.iter().copied()) {
+                        Some(near) => format!("did you mean {near}?"),
+                        None => format!("known are {}", known.join(", ")),
+                    };
+                    faults.add(format!("{object}.{shown}"), format!("is not known: {meant}"));
                 }
             }
             Self::HostPort { field, word, object, member } => {

@@ -107,6 +107,8 @@ pub enum Rule {
     NotEmpty(&'static str),
     /// The text field is one of these words.
     OneOf(&'static str, &'static [&'static str]),
+    /// The object field has no other members than these; a hyphen in a name equals an underscore.
+    Known(&'static str, &'static [&'static str]),
     /// When the text field `field` is `word`, the object field `object` has a text member `member` in the form
     /// `host:port`.
     HostPort {

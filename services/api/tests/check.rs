@@ -92,6 +92,16 @@ fn types_are_of_the_known_ones() {
 }
 
 #[test]
+fn an_option_that_nobody_knows_is_refused_for_it_may_be_a_secret() {
+    let manager = |options: Value| json!({"name": "k", "options": options});
+    let told = faults("ContainerManagerConfig", manager(json!({"tokn": "c4n4ry", "Password": "c4n4ry"})));
+    assert_eq!(told[1], "options.tokn is not known: did you mean token?");
+    assert!(told[0].starts_with("options.Password is not known: known are server_url, token,"), "{told:?}");
+    assert!(!told.concat().contains("c4n4ry"));
+    assert!(sound("ContainerManagerConfig", manager(json!({"server-url": "https://k", "token": "c4n4ry"}))));
+}
+
+#[test]
 fn a_deployment_has_a_name_and_a_version() {
     let told = faults("ClusterDeploy", json!({"name": "", "version": ""}));
     assert_eq!(told, ["name must not be empty", "version must not be empty"]);

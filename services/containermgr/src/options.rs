@@ -8,6 +8,7 @@ use std::{
 use commissaire_api::{
     ContainerManagerConfig, ContainerManagerKind,
     container::{FailureKind, ManagerFailure},
+    record::CONTAINER_MANAGER_OPTIONS,
 };
 use kube::config::Kubeconfig;
 use serde::Deserialize;
@@ -16,20 +17,6 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::fault::Fault;
-
-/// What an option is called.
-const NAMES: [&str; 10] = [
-    "server_url",
-    "token",
-    "token_path",
-    "certificate_path",
-    "certificate_key_path",
-    "certificate_ca_path",
-    "insecure_skip_tls_verify",
-    "kubeconfig",
-    "kubeconfig_path",
-    "persistent",
-];
 
 /// How a container manager is reached. `Debug` shows no secret.
 #[derive(Clone, Default, PartialEq, Deserialize)]
@@ -69,11 +56,14 @@ impl Options {
         let given = config.options.iter().filter(|(_, value)| !is_nothing(value));
         let given: Map<String, Value> =
             given.map(|(name, value)| (name.replace('-', "_"), value.clone())).collect();
-        if let Some(unknown) = given.keys().find(|name| !NAMES.contains(&name.as_str())) {
+        if let Some(unknown) = given.keys().find(|name| !CONTAINER_MANAGER_OPTIONS.contains(&name.as_str())) {
             let shown: String = unknown.chars().take(64).collect();
-            let near = commissaire::nearest(unknown, NAMES);
+            let near = commissaire::nearest(unknown, CONTAINER_MANAGER_OPTIONS);
             let near = near.map_or_else(String::new, |near| format!(": did you mean {near}?"));
-            return Err(wrong(format!("{shown:?} is not an option{near} (known are {})", NAMES.join(", "))));
+            return Err(wrong(format!(
+                "{shown:?} is not an option{near} (known are {})",
+                CONTAINER_MANAGER_OPTIONS.join(", ")
+            )));
         }
         for (name, value) in &given {
             let is_switch = ["insecure_skip_tls_verify", "persistent"].contains(&name.as_str());

@@ -10,6 +10,20 @@ use crate::{
     record::Record,
 };
 
+/// What an option of a container manager is called.
+pub static CONTAINER_MANAGER_OPTIONS: [&str; 10] = [
+    "server_url",
+    "token",
+    "token_path",
+    "certificate_path",
+    "certificate_key_path",
+    "certificate_ca_path",
+    "insecure_skip_tls_verify",
+    "kubeconfig",
+    "kubeconfig_path",
+    "persistent",
+];
+
 /// The row of [`ContainerManagerConfig`].
 pub static CONTAINER_MANAGER_CONFIG: Model = Model {
     name: "ContainerManagerConfig",
@@ -18,9 +32,13 @@ pub static CONTAINER_MANAGER_CONFIG: Model = Model {
     fields: &[
         Field::text("name"),
         Field::text("type").or("openshift"),
-        Field::object("options", &["token", "password", "kubeconfig"]),
+        Field::object("options", &["token", "kubeconfig"]),
     ],
-    rules: &[Rule::OneOf("type", &["openshift", "kubernetes", "trivial"])],
+    // A name that nobody knows might be that of a secret, misspelled: it would lie in the clear.
+    rules: &[
+        Rule::OneOf("type", &["openshift", "kubernetes", "trivial"]),
+        Rule::Known("options", &CONTAINER_MANAGER_OPTIONS),
+    ],
     kept: Kept::Plain,
 };
 

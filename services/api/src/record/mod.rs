@@ -26,7 +26,9 @@ pub use cluster::{CLUSTER, Cluster};
 pub use cluster_deploy::{CLUSTER_DEPLOY, ClusterDeploy};
 pub use cluster_restart::{CLUSTER_RESTART, ClusterRestart};
 pub use cluster_upgrade::{CLUSTER_UPGRADE, ClusterUpgrade};
-pub use container_manager_config::{CONTAINER_MANAGER_CONFIG, ContainerManagerConfig, ContainerManagerKind};
+pub use container_manager_config::{
+    CONTAINER_MANAGER_CONFIG, CONTAINER_MANAGER_OPTIONS, ContainerManagerConfig, ContainerManagerKind,
+};
 pub use host::{HOST, Host};
 pub use host_creds::{HOST_CREDS, HostCreds};
 pub use host_state::{HOST_STATE, HostFailure, HostState};

@@ -22,7 +22,7 @@ Secrets are read from files, so that they are on no command line: with --token-f
 and what is in it is kept in storage, sealed. The paths of --token-path, --kubeconfig-path, --ca, --certificate and
 --certificate-key are those of a machine that runs the container managers' service, which reads them whenever they change.
 
-Clusters name it: `commissaire call storage.save` with a Cluster and its container_manager.")]
+Clusters name it: `commissaire cluster create CLUSTER --container-manager NAME`.")]
 pub(super) struct Add {
     /// Its name
     name: String,
