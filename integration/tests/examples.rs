@@ -14,7 +14,7 @@ fn examples() -> Outcome<Vec<(String, String)>> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         found.push((name, path.display().to_string()));
     }
-    ensure!(found.len() >= 2, "there are only {found:?}");
+    ensure!(found.len() >= 6, "there are only {found:?}");
     Ok(found)
 }
 
@@ -33,6 +33,35 @@ async fn every_example_is_a_configuration_that_its_service_takes() -> Outcome {
     Ok(())
 }
 
+/// What the first Commissaire brought, or its users wrote after its documentation.
+#[tokio::test]
+async fn files_of_the_first_commissaire_are_taken_as_they_are() -> Outcome {
+    let place = Place::new()?;
+    let file = place.path().join("old.conf");
+    let server = r#""server_url": "http://127.0.0.1:2379", "models": ["*"]"#;
+    let manager = r#""name": "OpenshiftA1", "server_url": "http://192.168.152.102:8080/""#;
+    for (name, content) in [
+        ("storage", format!(r#"{{"storage_handlers": [{{"name": "etcd", {server}}}], "debug": false}}"#)),
+        ("storage", format!(r#"{{"storage-handlers": [{{"name": "commissaire.storage.etcd", {server}}}]}}"#)),
+        ("storage", format!(r#"{{"storage_handlers": {{"type": "commissaire.storage.etcd", {server}}}}}"#)),
+        ("containermgr", format!(r#"{{"container_handlers": [{{"handler": "kubernetes", {manager}}}]}}"#)),
+        (
+            "containermgr",
+            format!(
+                r#"{{"container-handlers": [{{"handler": "commissaire.containermgr.kubernetes", {manager}}}]}}"#
+            ),
+        ),
+        ("investigator", r#"{"debug": false, "bus_uri": "redis://127.0.0.1:6379"}"#.to_owned()),
+        ("watcher", r#"{"bus-uri": "redis://127.0.0.1:6379", "bus-exchange": "commissaire"}"#.to_owned()),
+        ("clusterexec", r#"{"bus-uri": "redis://127.0.0.1:6379", "debug": true}"#.to_owned()),
+    ] {
+        fs::write(&file, &content)?;
+        let ended = checked(&place, name, &file.display().to_string())?.run().await?.expect(0)?;
+        ensure!(ended.err.is_empty(), "{name}: {content}: {}", ended.err);
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_no_service_knows_is_refused_with_its_place() -> Outcome {
     let place = Place::new()?;
@@ -47,9 +76,9 @@ async fn what_no_service_knows_is_refused_with_its_place() -> Outcome {
         (r#"{"a": 1, "a": 2}"#, "twice"),
     ] {
         fs::write(&file, content)?;
-        for name in ["simple", "storage"] {
+        for (name, _) in examples()? {
             let path = file.display().to_string();
-            let ended = checked(&place, name, &path)?.run().await?.expect(78)?;
+            let ended = checked(&place, &name, &path)?.run().await?.expect(78)?;
             ensure!(ended.err.contains(says) && ended.err.contains("x.conf"), "{content}: {ended:?}");
         }
     }

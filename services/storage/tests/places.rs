@@ -41,6 +41,9 @@ fn one_place_or_a_list_of_them() {
         json!([{"type": "commissaire.storage.etcd", "server_url": "http://127.0.0.1:1", "models": ["*"]}]),
     );
     assert_eq!(one, old);
+    // As the file that came with it had it.
+    let bare = json!([{"name": "etcd", "server_url": "http://127.0.0.1:1", "models": ["*"]}]);
+    assert_eq!(kept(bare), one);
     let several = kept(json!([
         {"type": "embedded", "models": ["Cluster*"]},
         {"type": "etcd", "models": ["Host*", "Network"]},

@@ -17,6 +17,8 @@ use serde_json::{Map, Value};
 const ETCD: &str = "http://127.0.0.1:2379";
 /// What a type may have before its name, as the first Commissaire wrote it.
 const MODULE: &str = "commissaire.storage.";
+/// What a place may be.
+const TYPES: [&str; 2] = ["embedded", "etcd"];
 
 static NAMES: EtcdNames = EtcdNames {
     machines: "server_url",
@@ -132,8 +134,12 @@ impl Default for Places {
 }
 
 impl Given {
+    /// The type. The file that came with the first Commissaire has it as the name alone.
     fn word(&self) -> &str {
-        self.r#type.strip_prefix(MODULE).unwrap_or(&self.r#type)
+        let given =
+            if self.r#type.is_empty() { self.name.as_deref().unwrap_or_default() } else { &self.r#type };
+        let word = given.strip_prefix(MODULE).unwrap_or(given);
+        if self.r#type.is_empty() && !TYPES.contains(&word) { "" } else { word }
     }
 
     fn place(&self, name: String) -> Result<PlaceConfig> {
@@ -146,10 +152,11 @@ impl Given {
             "embedded" => self.embedded()?,
             "etcd" => self.etcd()?,
             other => {
-                let near = commissaire::nearest(other, ["embedded", "etcd"]);
+                let near = commissaire::nearest(other, TYPES);
                 let near = near.map_or_else(String::new, |near| format!(": did you mean {near}?"));
                 return Err(Error::config(format!(
-                    "type {other:?} is unknown{near} (known are embedded, etcd)"
+                    "type {other:?} is unknown{near} (known are {})",
+                    TYPES.join(", ")
                 )));
             }
         };
