@@ -78,6 +78,11 @@ async fn what_other_programs_write_is_read_announced_and_told() {
     );
     let got = served.call("storage.get", json!(["Host", {"address": "e"}])).await.unwrap();
     assert!(!got.to_string().contains("c4n4ry"), "{got}");
+    // However a program writes its text.
+    etcd.put("/commissaire/hosts/f", r#"{"status": "\u0066ailed"}"#, None).await.unwrap();
+    let failed = json!({"model_type_name": "Host", "filter": {"status": "failed"}, "fields": ["address"]});
+    let failed = served.call("storage.list", failed).await.unwrap();
+    assert_eq!(failed, json!([{"address": "f"}]));
     served.finish().await;
 }
 

@@ -20,7 +20,7 @@ use super::{
     given::Given,
     kept,
     refuse::{refused, too_large},
-    secret::check_seal_to,
+    secret::check_secret,
 };
 use crate::{
     handler::{StoreError, Stored},
@@ -36,7 +36,7 @@ pub(super) async fn get(
     context: Context,
 ) -> Result<Data, RpcError> {
     let model = kept(&params.model_type_name)?;
-    check_seal_to(model, params.seal_to.as_ref())?;
+    check_secret(model, params.seal_to.as_ref())?;
     let given = Given::read(&params.model_json_data, model, &context)?;
     let many = given.many;
     let keys = given.keys(model)?;

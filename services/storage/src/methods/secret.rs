@@ -23,12 +23,20 @@ pub(super) fn room() -> usize {
     (MAX_ANSWER - 256) / 4 * 3 - 64
 }
 
-/// Refuses to seal what is no secret, before anything is done.
-pub(super) fn check_seal_to(model: &Model, key: Option<&PublicSealKey>) -> Result<(), RpcError> {
+/// Refuses to seal what is no secret.
+pub(super) fn check_secret(model: &Model, key: Option<&PublicSealKey>) -> Result<(), RpcError> {
     match key {
         Some(_) if !model.holds_secrets() => {
             Err(faulty("seal_to", format!("is for secrets, and {} is none", model.name)))
         }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what could not be sealed then, before anything is done.
+pub(super) fn check_seal_to(model: &Model, key: Option<&PublicSealKey>) -> Result<(), RpcError> {
+    check_secret(model, key)?;
+    match key {
         Some(key) if key.seal(Purpose::Answer, model, b"").is_none() => {
             Err(faulty("seal_to", "is no key of X25519"))
         }
