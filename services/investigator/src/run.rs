@@ -9,6 +9,7 @@ use commissaire_api::{
     container::{NodeParams, NodeRegistered, RegisterNode},
     investigator::{InvestigatorEvent, InvestigatorState},
     record::{ACTIVE, BOOTSTRAPPING, DISASSOCIATED, FAILED, INVESTIGATING, members},
+    storage::Versioned,
 };
 use commissaire_ssh::{Credentials, Failure, Session, Target};
 use serde_json::{Map, Value};
@@ -82,28 +83,35 @@ pub(crate) async fn run(state: &Arc<State>, address: &str) -> Result<()> {
 impl Run<'_> {
     async fn work(&mut self) -> Result<(), Stopped> {
         let dry_run = self.journal.wanted.dry_run;
-        self.host().await?;
+        let mut host = self.host().await?;
         if !dry_run && !self.journal.wanted.facts_only {
-            self.set_status(INVESTIGATING).await?;
+            host = self.set_status(INVESTIGATING).await?;
         }
         let new = HostState { address: self.address.clone(), ..HostState::default() };
-        let before = self.state.storage.find(&self.address).await?.map_or(new, |found| found.record);
-        let session = self.connect(&before).await?;
-        let worked = self.on(&session, &before).await;
+        let before = self.state.storage.find(&self.address).await?;
+        let before = before.unwrap_or(Versioned { record: new, revision: 0 });
+        let session = self.connect(&before.record).await?;
+        let worked = self.on(&session, host, before).await;
         session.close().await;
         worked
     }
 
     /// All that is done with a connection to the host.
-    async fn on(&mut self, session: &Session, before: &HostState) -> Result<(), Stopped> {
+    async fn on(
+        &mut self,
+        session: &Session,
+        host: Versioned<Host>,
+        state: Versioned<HostState>,
+    ) -> Result<(), Stopped> {
         let wanted = self.journal.wanted.clone();
         let facts = Facts::gather(session).await.map_err(|failure| self.of_host("facts", &failure))?;
         let mut warnings = facts.warnings();
-        let known = self.learn(session, &facts, &warnings).await?;
-        if before.machine_id != known.machine_id
-            || known.warnings.iter().any(|warning| twins::is_told(warning))
+        let before = state.record.machine_id.clone();
+        let known = self.learn(session, &facts, &warnings, host, state).await?;
+        if before != known.record.machine_id
+            || known.record.warnings.iter().any(|warning| twins::is_told(warning))
         {
-            twins::tell(self.state, &known).await?;
+            twins::tell(self.state, &known.record).await?;
         }
         self.tell(InvestigatorState::Facts, "", &facts.os_name).await;
         if wanted.facts_only {
@@ -118,7 +126,7 @@ impl Run<'_> {
                 .await?;
         if let Wanted::Impossible(why) = &network {
             warnings.push(format!("it has no network: {why}"));
-            self.learn(session, &facts, &warnings).await?;
+            self.learn(session, &facts, &warnings, self.host().await?, known).await?;
         }
         self.steps(session, &facts, &network).await?;
         if wanted.dry_run {
@@ -134,9 +142,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn host(&self) -> Result<Host, Stopped> {
+    async fn host(&self) -> Result<Versioned<Host>, Stopped> {
         let found = self.state.storage.find::<Host>(&self.address).await?;
-        found.map(|found| found.record).ok_or_else(|| {
+        found.ok_or_else(|| {
             self.commissaire("start", &format!("host {} is not in the records any more", self.address))
         })
     }
@@ -172,26 +180,27 @@ impl Run<'_> {
         refused || self.journal.progress.attempts >= MOST_ATTEMPTS
     }
 
-    /// Keeps what is known of the host now.
+    /// Keeps what is known of the host now, in the place of what was.
     async fn learn(
         &self,
         session: &Session,
         facts: &Facts,
         warnings: &[String],
-    ) -> Result<HostState, Stopped> {
+        host: Versioned<Host>,
+        state: Versioned<HostState>,
+    ) -> Result<Versioned<HostState>, Stopped> {
         // The host first: of one that is gone nothing is to stay.
-        let learned = self.state.storage.update::<Host>(&self.address, |host| {
+        let learned = self.state.storage.update_found(host, |host| {
             host.os.clone_from(&facts.os);
             (host.cpus, host.memory, host.space) = (facts.cpus, facts.memory, facts.space);
             host.last_check = timestamp();
         });
         learned.await.map_err(|error| self.gone(error))?;
-        let new = HostState { address: self.address.clone(), ..HostState::default() };
         let dry_run = self.journal.wanted.dry_run;
         let learned = self
             .state
             .storage
-            .update_or_create(&new, |state| {
+            .update_found(state, |state| {
                 if let Some(key) = session.new_host_key() {
                     state.host_keys = vec![key.to_owned()];
                 }
@@ -207,7 +216,7 @@ impl Run<'_> {
                 }
             })
             .await?;
-        Ok(learned.record)
+        Ok(learned)
     }
 
     /// The cluster that was given, else the one that lists the host.
@@ -264,9 +273,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn set_status(&self, status: &str) -> Result<(), Stopped> {
+    async fn set_status(&self, status: &str) -> Result<Versioned<Host>, Stopped> {
         let set = self.state.storage.update::<Host>(&self.address, |host| host.status = status.to_owned());
-        set.await.map(drop).map_err(|error| self.gone(error))
+        set.await.map_err(|error| self.gone(error))
     }
 
     pub(crate) async fn tell(&mut self, state: InvestigatorState, step: &str, text: &str) {

@@ -6,10 +6,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::StorageClient;
-use crate::record::{CANCELLED, FAILED, FINISHED, IN_PROCESS, REQUESTED, Record, members};
+use crate::{
+    record::{CANCELLED, FAILED, FINISHED, IN_PROCESS, REQUESTED, Record, members},
+    storage::Versioned,
+};
 
 /// A record that is the journal of the last run of something.
-pub trait Journalled: Record {
+pub trait Journalled: Record + Clone {
     /// What may be asked for.
     type Wanted: Serialize + DeserializeOwned + Send;
     /// What is written down on the way.
@@ -59,7 +62,8 @@ impl Entry<'_> {
 #[derive(Debug)]
 pub struct Journal<T: Journalled> {
     storage: StorageClient,
-    key: String,
+    /// As it was stored last.
+    stored: Versioned<T>,
     run: String,
     holder: String,
     /// What was asked for.
@@ -86,23 +90,16 @@ impl<T: Journalled> Journal<T> {
                 *entry.progress = members(&progress);
             }
         });
-        let mut record = taken.await?.record;
+        let mut stored = taken.await?;
         if !is_open {
             return Ok(None);
         }
-        let entry = record.entry();
-        let wanted = serde_json::from_value(Value::Object(std::mem::take(entry.wanted)))
+        let entry = stored.record.entry();
+        let wanted = serde_json::from_value(Value::Object(entry.wanted.clone()))
             .map_err(|e| Error::malformed(format!("the journal of {key} cannot be read: {e}")))?;
         let progress = read::<T::Progress>(entry.progress);
-        let run = std::mem::take(entry.run);
-        Ok(Some(Self {
-            storage: storage.clone(),
-            key: key.to_owned(),
-            run,
-            holder: holder.to_owned(),
-            wanted,
-            progress,
-        }))
+        let run = entry.run.clone();
+        Ok(Some(Self { storage: storage.clone(), stored, run, holder: holder.to_owned(), wanted, progress }))
     }
 
     /// Which run it is.
@@ -125,10 +122,11 @@ impl<T: Journalled> Journal<T> {
         self.change(Some(status)).await
     }
 
-    async fn change(&self, end: Option<&str>) -> Result<bool> {
+    async fn change(&mut self, end: Option<&str>) -> Result<bool> {
         let progress = members(&self.progress);
         let mut is_mine = false;
-        let changed = self.storage.update::<T>(&self.key, |record| {
+        // Others change it only to take it, or to tell whoever works on it something.
+        let changed = self.storage.update_found(self.stored.clone(), |record| {
             let entry = record.entry();
             is_mine = *entry.run == self.run && *entry.holder == self.holder;
             if !is_mine {
@@ -140,7 +138,7 @@ impl<T: Journalled> Journal<T> {
                 *entry.finished_at = timestamp();
             }
         });
-        changed.await?;
+        self.stored = changed.await?;
         Ok(is_mine)
     }
 }

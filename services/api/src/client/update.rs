@@ -24,7 +24,18 @@ impl StorageClient {
     /// times; what it did is stored once. That holds as well when the storage service, its store or the bus fail within:
     /// then the log of changes tells whether it was stored. Tried for 30 s; the error says then whether it may be stored.
     pub async fn update<T: Record>(&self, key: &str, edit: impl FnMut(&mut T)) -> Result<Versioned<T>> {
-        self.change(key, || self.get_versioned(key), edit).await
+        self.change(key, None, || self.get_versioned(key), edit).await
+    }
+
+    /// As [`update`](Self::update), of a record that was `found` a moment ago: it is looked at again only if others have
+    /// changed it since.
+    pub async fn update_found<T: Record>(
+        &self,
+        found: Versioned<T>,
+        edit: impl FnMut(&mut T),
+    ) -> Result<Versioned<T>> {
+        let key = found.record.key().to_owned();
+        self.change(&key, Some(found), || self.get_versioned(&key), edit).await
     }
 
     /// As [`update`](Self::update), and makes the record where there is none: `edit` is given `new` then.
@@ -37,13 +48,14 @@ impl StorageClient {
             let found = self.find(new.key()).await?;
             Ok(found.unwrap_or_else(|| Versioned { record: new.clone(), revision: 0 }))
         };
-        self.change(new.key(), look, edit).await
+        self.change(new.key(), None, look, edit).await
     }
 
     /// Looks, edits and saves, until nobody else has saved in between.
     async fn change<T: Record, F>(
         &self,
         key: &str,
+        mut found: Option<Versioned<T>>,
         look: impl Fn() -> F,
         mut edit: impl FnMut(&mut T),
     ) -> Result<Versioned<T>>
@@ -53,7 +65,10 @@ impl StorageClient {
         let until = Instant::now() + LONGEST;
         let mut attempt = 0;
         loop {
-            let mut found = self.patiently(until, &look).await?;
+            let mut found = match found.take() {
+                Some(found) => found,
+                None => self.patiently(until, &look).await?,
+            };
             edit(&mut found.record);
             match self.swap(key, &found, until).await? {
                 Some(revision) => return Ok(Versioned { record: found.record, revision }),

@@ -1,12 +1,14 @@
 //! Following the records of a type.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    marker::PhantomData,
+    collections::{HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
-use commissaire::{Backoff, Error, ErrorKind, Event, Pattern, Received, Result, Source, Subscription};
+use commissaire::{
+    Backoff, Error, ErrorKind, Event, Pattern, Received, Result, RpcError, Source, Subscription,
+};
+use futures_util::FutureExt as _;
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -21,6 +23,8 @@ use crate::{
 
 /// How long to rely on announcements before asking.
 const LOOK: Duration = Duration::from_secs(5);
+/// How many records are asked for at once.
+const MANY: usize = 64;
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(50), most: Duration::from_secs(5) };
 
 /// What a [`Watch`] sees.
@@ -55,15 +59,18 @@ pub struct Watch<T> {
     storage: StorageClient,
     /// Tells that there is something to ask for.
     bell: Subscription,
-    /// The revision up to which all was seen; `None`: all must be listed.
+    /// The revision up to which the log of changes was seen; `None`: all must be listed.
     seen: Option<u64>,
-    waiting: VecDeque<String>,
-    /// What was shown, by key: in which revision.
-    shown: HashMap<String, u64>,
-    /// Whether there may be more changes at once.
-    more: bool,
+    /// Whether the log may tell more.
+    ask: bool,
+    /// The keys of the records that changed, each once.
+    changed: VecDeque<String>,
+    among_changed: HashSet<String>,
+    /// What was found and is not shown yet.
+    found: VecDeque<Seen<T>>,
+    /// What was found last, by key: in which revision.
+    known: HashMap<String, u64>,
     attempt: u32,
-    record: PhantomData<fn() -> T>,
 }
 
 impl StorageClient {
@@ -76,11 +83,12 @@ impl StorageClient {
             storage: self.clone(),
             bell,
             seen: None,
-            waiting: VecDeque::new(),
-            shown: HashMap::new(),
-            more: true,
+            ask: true,
+            changed: VecDeque::new(),
+            among_changed: HashSet::new(),
+            found: VecDeque::new(),
+            known: HashMap::new(),
             attempt: 0,
-            record: PhantomData,
         })
     }
 }
@@ -90,18 +98,11 @@ impl<T: Record> Watch<T> {
     /// one of the kind [`Closed`](commissaire::ErrorKind::Closed). Cancelling it loses nothing.
     pub async fn next(&mut self) -> Result<Seen<T>> {
         loop {
-            let looked = self.look().await;
-            match looked {
-                Ok(Some(seen)) => {
-                    self.attempt = 0;
-                    return Ok(seen);
-                }
-                Ok(None) => {
-                    self.attempt = 0;
-                    if !self.more && self.waiting.is_empty() && self.seen.is_some() {
-                        self.rest().await?;
-                    }
-                }
+            if let Some(seen) = self.found.pop_front() {
+                return Ok(seen);
+            }
+            match self.look().await {
+                Ok(()) => self.attempt = 0,
                 Err(error) if is_temporary(&error) => {
                     self.attempt = self.attempt.saturating_add(1);
                     sleep(BACKOFF.after(self.attempt)).await;
@@ -111,70 +112,127 @@ impl<T: Record> Watch<T> {
         }
     }
 
-    /// What there is to be seen now, if there is something.
-    async fn look(&mut self) -> Result<Option<Seen<T>>> {
-        let Some(seen) = self.seen else {
-            let (all, revision) = self.storage.list_versioned::<T>().await?;
-            self.seen = Some(revision);
-            self.waiting.clear();
-            self.shown = all.iter().map(|one| (one.record.key().to_owned(), one.revision)).collect();
-            return Ok(Some(Seen::All(all)));
-        };
-        if let Some(key) = self.waiting.front() {
-            let found = self.storage.find::<T>(key).await?;
-            let key = self.waiting.pop_front().unwrap_or_default();
-            // It may have been shown already: what is announced is in the changes as well.
-            return Ok(match found {
-                Some(found) => {
-                    let before = self.shown.insert(key, found.revision);
-                    (before != Some(found.revision)).then_some(Seen::Saved(found))
-                }
-                None => self.shown.remove(&key).map(|_| Seen::Deleted(key)),
-            });
+    /// One step nearer to what is next.
+    async fn look(&mut self) -> Result<()> {
+        let Some(seen) = self.seen else { return self.list().await };
+        if self.ask {
+            return self.ask(seen).await;
         }
-        let told = match self.storage.changes_of::<T>(seen).await {
+        if !self.changed.is_empty() {
+            return self.fetch().await;
+        }
+        self.rest().await
+    }
+
+    async fn list(&mut self) -> Result<()> {
+        let (all, revision) = self.storage.list_versioned::<T>().await?;
+        self.seen = Some(revision);
+        // It may have changed while it was listed.
+        self.ask = true;
+        self.changed.clear();
+        self.among_changed.clear();
+        self.known = all.iter().map(|one| (one.record.key().to_owned(), one.revision)).collect();
+        self.found.push_back(Seen::All(all));
+        Ok(())
+    }
+
+    /// Asks the log which records changed.
+    async fn ask(&mut self, since: u64) -> Result<()> {
+        let told = match self.storage.changes_of::<T>(since).await {
             Err(error) if is_compacted(&error) => {
                 self.seen = None;
-                return Ok(None);
+                return Ok(());
             }
             told => told?,
         };
         for change in told.changes {
-            self.look_at(Some(change.key));
+            // What is known as it was after this change needs no look.
+            if self.known.get(&change.key) != Some(&change.revision) {
+                self.changed(change.key);
+            }
         }
-        self.more = told.next < told.latest || !self.waiting.is_empty();
+        self.ask = told.next < told.latest;
         self.seen = Some(told.next);
-        Ok(None)
+        Ok(())
     }
 
-    /// Looks at the record of this key next.
-    fn look_at(&mut self, key: Option<String>) {
-        if let Some(key) = key.filter(|key| !self.waiting.contains(key)) {
-            self.waiting.push_back(key);
+    /// Gets records that changed.
+    async fn fetch(&mut self) -> Result<()> {
+        let keys: Vec<String> = self.changed.iter().take(MANY).cloned().collect();
+        let many: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let all = match many[..] {
+            // Asked for alone, one that is gone is no error.
+            [_] => None,
+            _ => match self.storage.get_many::<T>(&many).await {
+                Ok(all) => Some(all),
+                Err(error) if is_of_one(&error) => None,
+                Err(error) => return Err(error),
+            },
+        };
+        if let Some(all) = all {
+            for found in all {
+                self.show(Some(found));
+            }
+            return Ok(());
+        }
+        for key in many {
+            let found = self.storage.find::<T>(key).await?;
+            self.show(found);
+        }
+        Ok(())
+    }
+
+    /// Has the first of those that changed shown as it was found, if that is new.
+    fn show(&mut self, found: Option<Versioned<T>>) {
+        let Some(key) = self.changed.pop_front() else { return };
+        self.among_changed.remove(&key);
+        let new = match found {
+            Some(found) => {
+                let before = self.known.insert(key, found.revision);
+                (before != Some(found.revision)).then_some(Seen::Saved(found))
+            }
+            None => self.known.remove(&key).map(|_| Seen::Deleted(key)),
+        };
+        self.found.extend(new);
+    }
+
+    /// Notes that the record of this key changed.
+    fn changed(&mut self, key: String) {
+        if self.among_changed.insert(key.clone()) {
+            self.changed.push_back(key);
         }
     }
 
     /// Waits until there may be something.
     async fn rest(&mut self) -> Result<()> {
-        match timeout(LOOK, self.bell.next()).await {
-            Ok(None) => Err(Error::new(ErrorKind::Closed, "watching records: the bus is closed")),
-            Ok(Some(Received::Delivery(delivery))) => {
-                // The changes of other places, and of other programs, are not in what is asked for.
-                match serde_json::from_slice::<StorageEvent>(delivery.message().body()) {
-                    Ok(event) if event.event == Verb::Compacted => self.seen = None,
-                    Ok(event) => self.look_at(event.record_key()),
-                    Err(_) => {}
+        let mut heard = timeout(LOOK, self.bell.next()).await.ok();
+        // It is asked now and then, whether anything was heard or not.
+        self.ask = true;
+        while let Some(one) = heard {
+            match one {
+                None => return Err(Error::new(ErrorKind::Closed, "watching records: the bus is closed")),
+                Some(Received::Delivery(delivery)) => {
+                    // The changes of other places, and of other programs, are not in what is asked for.
+                    match serde_json::from_slice::<StorageEvent>(delivery.message().body()) {
+                        Ok(event) if event.event == Verb::Compacted => self.seen = None,
+                        Ok(event) => event.record_key().into_iter().for_each(|key| self.changed(key)),
+                        Err(_) => {}
+                    }
+                    // Nobody keeps it: it does not come again, whatever becomes of this.
+                    let _ = delivery.ack().await;
                 }
-                // Nobody keeps it: it does not come again, whatever becomes of this.
-                let _ = delivery.ack().await;
-                Ok(())
+                Some(Received::Gap(_)) => self.seen = None,
             }
-            Ok(Some(Received::Gap(_))) => {
-                self.seen = None;
-                Ok(())
-            }
-            // It is asked now and then, whether anything was heard or not.
-            _ => Ok(()),
+            // What else is there already.
+            heard = self.bell.next().now_or_never();
         }
+        Ok(())
     }
+}
+
+/// Whether each of several records that were asked for together must be asked for alone: one is gone, or together they
+/// are too large.
+fn is_of_one(error: &Error) -> bool {
+    let codes = [RpcError::STORAGE_LOOKUP, RpcError::TOO_LARGE];
+    error.remote().is_some_and(|remote| codes.contains(&remote.code))
 }
