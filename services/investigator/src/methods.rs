@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use commissaire::{Context, RetryPolicy, RpcError, Service};
 use commissaire_api::{
     Host, Investigation,
+    client::Ending,
     investigator::{INVESTIGATION_FAILED, Investigate, InvestigateJob, InvestigateParams},
     record::FINISHED,
 };
@@ -16,8 +17,8 @@ use crate::{
     state::State,
 };
 
-/// How often a run of another instance is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often a run is looked at of whose end nothing is heard.
+const LOOK: Duration = Duration::from_secs(5);
 
 pub(crate) fn service(state: Arc<State>) -> Service<State> {
     Service::new("investigator", state)
@@ -45,13 +46,15 @@ async fn begin(state: Arc<State>, wanted: InvestigateParams, _: Context) -> Resu
 async fn investigate(state: Arc<State>, wanted: InvestigateParams, _: Context) -> Result<Host, RpcError> {
     exists(&state, &wanted.address).await?;
     loop {
+        // It may end at once.
+        let over = state.runs.ending(&wanted.address);
         let asked = request(&state.storage, &wanted).await?;
         state.runs.want(&wanted.address);
         let (run, is_ours) = match asked {
             Asked::Run(run) => (run, true),
             Asked::Busy(run) => (run, false),
         };
-        let record = end(&state, &wanted.address, &run).await?;
+        let record = end(&state, &wanted.address, &run, over).await?;
         if !is_ours {
             continue;
         }
@@ -64,15 +67,15 @@ async fn investigate(state: Arc<State>, wanted: InvestigateParams, _: Context) -
     }
 }
 
-/// The journal at the end of `run`.
-async fn end(state: &State, address: &str, run: &str) -> Result<Investigation, RpcError> {
+/// The journal at the end of `run`, of which `over` hears.
+async fn end(state: &State, address: &str, run: &str, mut over: Ending) -> Result<Investigation, RpcError> {
     loop {
-        let over = state.runs.ending(address);
+        let _ = timeout(LOOK, over.heard()).await;
+        over = state.runs.ending(address);
         let record = state.storage.get::<Investigation>(address).await?;
         if record.run != run || record.is_over() {
             return Ok(record);
         }
-        let _ = timeout(LOOK, over.heard()).await;
     }
 }
 

@@ -40,7 +40,7 @@ pub struct Runs {
     journals: Mutex<Journals>,
     /// Rung when there is something to do.
     bell: Notify,
-    /// The keys of the journals whose runs by this instance are over.
+    /// The keys of the journals whose runs are over.
     over: broadcast::Sender<String>,
 }
 
@@ -92,7 +92,7 @@ impl Runs {
         self.bell.notify_one();
     }
 
-    /// Hears from now on whether a run of `key` by this instance is over.
+    /// Hears from now on whether a run of `key` is over, whichever instance it is by.
     pub fn ending(&self, key: &str) -> Ending {
         Ending { key: key.to_owned(), over: self.over.subscribe() }
     }
@@ -200,6 +200,8 @@ impl Runs {
                     let (is_open, is_new) = (entry.is_open(), *entry.status == REQUESTED);
                     if !is_open {
                         open.remove(journal.key());
+                        // Whoever waits here for a run of another instance; nobody may.
+                        let _ = self.over.send(journal.key().to_owned());
                         continue;
                     }
                     if is_new {
@@ -240,7 +242,7 @@ impl Stops {
     }
 }
 
-/// The end of a run of one journal by this instance.
+/// The end of a run of one journal.
 #[derive(Debug)]
 pub struct Ending {
     key: String,
