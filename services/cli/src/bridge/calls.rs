@@ -18,7 +18,7 @@ use commissaire::{
 use serde_json::json;
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,9 @@ use super::{
 const PREFETCH: u16 = 512;
 /// The most often a call is passed on.
 const MOST_HOPS: u32 = 64;
+/// How long one that came back is held, and how often that is doubled: half a second at most.
+const HOLD: Duration = Duration::from_millis(2);
+const MOST_DOUBLED: u32 = 8;
 const HOPS: &str = "x-bridge-hops";
 /// The bus on which its reply address is read by who asked.
 const HOME: &str = "x-bridge-home";
@@ -184,6 +187,11 @@ impl Calls {
             return;
         }
         let hops = message.headers().get(HOPS).and_then(|hops| hops.parse().ok()).unwrap_or(0_u32);
+        // Where those who answer are busy, the bridge is who takes it: it is held, so that they come to it, and the more often
+        // the longer. What is held counts against what the bridge takes.
+        if hops > 0 {
+            sleep(HOLD.saturating_mul(1 << hops.min(MOST_DOUBLED))).await;
+        }
         let mut carried = Err(Error::new(ErrorKind::NoResponders, "nobody is there"));
         if hops < MOST_HOPS {
             for to in [1 - at, at] {
