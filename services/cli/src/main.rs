@@ -108,7 +108,14 @@ fn main() -> ExitCode {
 
 fn run(command: Command, verbosity: Verbosity) -> Result<(), Failed> {
     let mut builder = match command {
-        Command::Up(_) | Command::Bridge(_) => tokio::runtime::Builder::new_multi_thread(),
+        // What its services do is short, and goes from one to the other: a second worker costs a fifth more of the
+        // processor, for waking each other, and is no faster (`cargo bench … --bench hosts -- facts`, on two cores).
+        Command::Up(_) => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(1);
+            builder
+        }
+        Command::Bridge(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = builder.enable_all().build().map_err(|e| Error::config("cannot start").because(e))?;
