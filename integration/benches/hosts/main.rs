@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo build --release --workspace --all-features --bins
-//! cargo bench -p commissaire-integration --bench hosts
+//! cargo bench --workspace --all-features --bench hosts
 //! ```
 //!
 //! Words after `--` choose: `watch` (10,000 hosts on the loopback, each a server of SSH in one process of ours, one of
